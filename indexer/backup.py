@@ -1,0 +1,88 @@
+"""A copy of the index that is one generation, whole, however busy the index is."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.catalog import CATALOG_FILE, Catalog
+from indexer.errors import IndexExists
+from indexer.files import sync_folder, translated_os_errors
+from indexer.segments import SEGMENTS_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What was copied."""
+
+    path: Path
+    generation: int
+    images: int
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "path": str(self.path),
+            "generation": self.generation,
+            "images": self.images,
+            "size_bytes": self.size_bytes,
+        }
+
+
+def backup(index_dir: Path, destination: Path) -> Backup:
+    """Copy the newest generation to `destination`, which appears whole or not at all.
+
+    The catalog goes first, through SQLite's own backup; then exactly the files that this copy names. They never
+    change, so it does not matter what is committed meanwhile.
+
+    Raises:
+        IndexNotFound, IndexTooNew, IndexDamaged: there is no index to copy.
+        IndexExists: there is something at `destination` already.
+        DiskFull, IndexReadOnly
+    """
+    destination = destination.absolute()
+    if destination.exists():
+        raise IndexExists(f"{destination} exists already; a backup makes a new folder, name one that is not there")
+    aside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    try:
+        with translated_os_errors(destination):
+            aside.mkdir(parents=True)
+            with closing(Catalog(index_dir)) as catalog:
+                catalog.backup_to(aside / CATALOG_FILE)
+            generation, images, names = _contents(aside / CATALOG_FILE)
+            for name in names:
+                _copy(index_dir / name, aside / name)
+            for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
+                sync_folder(folder)
+            size_bytes = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+            aside.replace(destination)
+            sync_folder(destination.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return Backup(destination, generation, images, size_bytes)
+
+
+def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
+    with closing(sqlite3.connect(catalog_file)) as connection:
+        generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
+        images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
+        names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM segments")]
+        names += [
+            row[0]
+            for row in connection.execute(
+                "SELECT DISTINCT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
+            )
+        ]
+    return generation, images, names
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())

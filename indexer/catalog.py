@@ -1,0 +1,220 @@
+"""The SQLite file that is the index's manifest and its only commit point: opening it, and its transactions."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from indexer.errors import (
+    DiskFull,
+    IndexBusy,
+    IndexDamaged,
+    IndexerError,
+    IndexNotFound,
+    IndexReadOnly,
+    IndexTooNew,
+)
+from indexer.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA
+
+CATALOG_FILE = "catalog.sqlite"
+BUSY_TIMEOUT_S = 30.0
+TRUNCATING_CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
+
+
+class Catalog:
+    """One reading and one writing connection to a catalog, usable from several threads."""
+
+    def __init__(self, index_dir: Path) -> None:
+        """Open the catalog of `index_dir`, for writing where the folder allows it.
+
+        Raises:
+            IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
+        """
+        self.path = index_dir / CATALOG_FILE
+        if not self.path.is_file():
+            raise IndexNotFound(f"no index at {index_dir}; make one with `retrieve index GALLERY --index {index_dir}`")
+        self.is_writable = os.access(index_dir, os.W_OK) and os.access(self.path, os.W_OK)
+        self._is_frozen = not self.is_writable
+        self._read_lock = threading.RLock()
+        self._write_lock = threading.RLock()
+        self._signature = _signature(self.path)
+        self._reader = _connect(self.path, frozen=self._is_frozen)
+        self._writer: sqlite3.Connection | None = None
+        try:
+            self._check_format()
+        except BaseException:
+            self._reader.close()
+            raise
+
+    @classmethod
+    def create(cls, index_dir: Path) -> "Catalog":
+        """Make an empty catalog in `index_dir`, whole or not at all, and open it."""
+        path = index_dir / CATALOG_FILE
+        aside = index_dir / f".{CATALOG_FILE}.{os.getpid()}.tmp"
+        try:
+            with translated_sqlite_errors(path):
+                connection = sqlite3.connect(aside, isolation_level=None)
+                try:
+                    connection.executescript(
+                        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};"
+                        f"PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA} COMMIT;"
+                    )
+                finally:
+                    connection.close()
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        return cls(index_dir)
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction: one unchanging view of the catalog.
+
+        Raises:
+            IndexReadOnly: this folder cannot be written, and somebody who can is writing in it.
+        """
+        with self._read_lock, translated_sqlite_errors(self.path):
+            if self._is_frozen:
+                self._follow_replaced_file()
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("ROLLBACK")
+
+    def version(self) -> int:
+        """A number that changes whenever another connection has committed; costs microseconds."""
+        if self._is_frozen:
+            return _signature(self.path)[0]
+        with self._read_lock, translated_sqlite_errors(self.path):
+            version: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction, committed durably when the block ends and undone when it raises.
+
+        Raises:
+            IndexReadOnly, DiskFull
+            IndexBusy: another process kept its own write transaction open for `BUSY_TIMEOUT_S`.
+        """
+        with self._write_lock, translated_sqlite_errors(self.path):
+            if not self.is_writable:
+                raise IndexReadOnly(
+                    f"{self.path.parent} cannot be written; give this user write permission on it or choose another "
+                    "index with --index"
+                )
+            if self._writer is None:
+                self._writer = _connect(self.path, frozen=False)
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:  # SQLite itself rolls back on a full disk
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def checkpoint(self) -> None:
+        """Move what the write-ahead log holds into the database, as far as readers let it."""
+        if self._writer is not None:
+            with self._write_lock, translated_sqlite_errors(self.path):
+                self._writer.execute(TRUNCATING_CHECKPOINT)
+
+    def backup_to(self, target: Path) -> None:
+        """Copy one committed state into a new, self-contained database file, while others write."""
+        with translated_sqlite_errors(self.path):
+            copy = sqlite3.connect(target, isolation_level=None)
+            try:
+                with self._read_lock:
+                    self._reader.backup(copy)
+                copy.execute("PRAGMA journal_mode = WAL")
+            finally:
+                copy.close()
+
+    def close(self) -> None:
+        """Close both connections; the last process to close removes the write-ahead log."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            if self._writer is not None:
+                self._writer.close()
+
+    def _follow_replaced_file(self) -> None:
+        """A connection that takes its file for unchanging must be opened anew when somebody did change it."""
+        _refuse_foreign_wal(self.path)
+        signature = _signature(self.path)
+        if signature != self._signature:
+            self._reader.close()
+            self._reader = _connect(self.path, frozen=True)
+            self._signature = signature
+
+    def _check_format(self) -> None:
+        with translated_sqlite_errors(self.path), self._read_lock:
+            application: int = self._reader.execute("PRAGMA application_id").fetchone()[0]
+            version: int = self._reader.execute("PRAGMA user_version").fetchone()[0]
+        if application != APPLICATION_ID:
+            raise IndexDamaged(f"{self.path} is not the catalog of an index; choose another folder with --index")
+        if version > FORMAT_VERSION:
+            raise IndexTooNew(
+                f"index {self.path.parent} has format {version}, this version reads up to {FORMAT_VERSION}; "
+                "upgrade retrieval-engine"
+            )
+
+
+def _connect(path: Path, *, frozen: bool) -> sqlite3.Connection:
+    with translated_sqlite_errors(path):
+        if frozen:
+            _refuse_foreign_wal(path)
+            return sqlite3.connect(
+                f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+            )
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S, cached_statements=256
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+
+def _signature(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _refuse_foreign_wal(path: Path) -> None:
+    """Without write permission a catalog is read as a file that never changes; a log beside it says it does."""
+    if path.with_name(path.name + "-wal").exists():
+        raise IndexReadOnly(
+            f"index {path.parent} is being written by another user, or was left open by a killed one, and this user "
+            "may not write there; give this user write permission, or let a user who has it run `retrieve info` once"
+        )
+
+
+@contextmanager
+def translated_sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, naming the catalog."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> IndexerError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    index_dir = path.parent
+    if name == "SQLITE_FULL" or name in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"):
+        return DiskFull(
+            f"index {index_dir}: no space left to write ({error}); everything committed before is safe, free some "
+            "space and run again"
+        )
+    if name.startswith("SQLITE_BUSY") or name.startswith("SQLITE_LOCKED"):
+        return IndexBusy(f"index {index_dir} was held by another writer for {BUSY_TIMEOUT_S:.0f} s; try again")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return IndexReadOnly(f"index {index_dir} cannot be opened or written ({error}); check its permissions")
+    return IndexDamaged(
+        f"index {index_dir}: its catalog cannot be read ({error}); restore it from a `retrieve backup`, "
+        "or index the gallery again into another folder"
+    )

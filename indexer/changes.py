@@ -1,0 +1,250 @@
+"""What one commit changes: the rows it is given, and how they become the next generation."""
+
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ANY_PICTURE: Final = -1  # `expected_id`: whatever is under the key now, the later write wins
+NO_PICTURE: Final = 0  # `expected_id`: nothing may be under the key by now
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What may change of a picture without touching its vector."""
+
+    product_id: str | None = None
+    label: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A picture to add, or to put in place of what its key holds.
+
+    Attributes:
+        vector: (D,) unit float32, the picture's embedding in the live space.
+        source_id: the gallery that owns the key, or None for an upsert, which no sync may touch.
+        path: of the file; None where it is the source's folder and the key.
+        expected_id: commit only if this picture is (still) what the key holds.
+    """
+
+    key: str
+    vector: NDArray[np.float32]
+    content_hash: str
+    size_bytes: int
+    mtime_ns: int
+    scanned_ns: int
+    source_id: int | None = None
+    path: str | None = None
+    box: str | None = None
+    attributes: Attributes = field(default_factory=Attributes)
+    expected_id: int = ANY_PICTURE
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A picture whose file looks different and is not: remember how it looks now."""
+
+    picture_id: int
+    size_bytes: int
+    mtime_ns: int
+    scanned_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A picture that could not be decoded, remembered until its file changes."""
+
+    source_id: int
+    key: str
+    reason: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that one commit changes.
+
+    Attributes:
+        puts: in order; of two with one key the later wins.
+        removes: key -> `expected_id`.
+        attributes: key -> what replaces its attributes.
+        renewals: picture id -> (D,) unit float32, for pictures that have lost their vector.
+        touches, skips: bookkeeping; alone, they make no new generation.
+        unskips: (source_id, key) no longer to be remembered as undecodable.
+    """
+
+    puts: list[Put] = field(default_factory=list)
+    removes: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, Attributes] = field(default_factory=dict)
+    renewals: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    touches: list[Touch] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    unskips: list[tuple[int, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did.
+
+    Attributes:
+        generation: the newest one, whether or not this commit made it.
+        added, updated, removed: keys, each in the order given.
+        outdated: keys of puts and removes whose `expected_id` no longer held; a later write stands there.
+    """
+
+    generation: int
+    added: list[str]
+    updated: list[str]
+    removed: list[str]
+    outdated: list[str]
+
+
+def apply(connection: sqlite3.Connection, changes: Changes, note: str) -> Committed:
+    """Write `changes` into the catalog, inside the write transaction that the caller holds."""
+    number, space_id = connection.execute(
+        "SELECT number, space_id FROM generations ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    writer = _Writer(connection, number + 1, space_id)
+    for put in changes.puts:
+        writer.put(put)
+    for key, expected_id in changes.removes.items():
+        writer.remove(key, expected_id)
+    for key, attributes in changes.attributes.items():
+        writer.set_attributes(key, attributes)
+    for picture_id, vector in changes.renewals.items():
+        writer.renew(picture_id, vector)
+    _keep_books(connection, changes)
+    if writer.has_changed:
+        number += 1
+        connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, space_id, time.time_ns(), note))
+    return Committed(number, writer.added, writer.updated, writer.removed, writer.outdated)
+
+
+class _Writer:
+    """Changes rows so that they take effect in one generation, and older generations stay what they were."""
+
+    def __init__(self, connection: sqlite3.Connection, generation: int, space_id: int) -> None:
+        self._execute = connection.execute
+        self._generation = generation
+        self._space_id = space_id
+        self.added: list[str] = []
+        self.updated: list[str] = []
+        self.removed: list[str] = []
+        self.outdated: list[str] = []
+
+    @property
+    def has_changed(self) -> bool:
+        return bool(self.added or self.updated or self.removed)
+
+    def put(self, put: Put) -> None:
+        current = self._current(put.key)
+        if put.expected_id not in (ANY_PICTURE, current):
+            self.outdated.append(put.key)
+            return
+        if current != NO_PICTURE:
+            self._retire(current)
+        picture_id = self._execute(
+            "INSERT INTO pictures (key, source_id, path, content_hash, size_bytes, mtime_ns, scanned_ns, box, added)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(put.key, put.source_id, put.path, put.content_hash),
+                *(put.size_bytes, put.mtime_ns, put.scanned_ns, put.box, self._generation),
+            ),
+        ).lastrowid
+        self._insert_vector(picture_id, put.vector)
+        self._insert_attributes(picture_id, put.attributes)
+        (self.added if current == NO_PICTURE else self.updated).append(put.key)
+
+    def remove(self, key: str, expected_id: int) -> None:
+        current = self._current(key)
+        if current == NO_PICTURE or expected_id not in (ANY_PICTURE, current):
+            self.outdated.append(key)
+            return
+        self._retire(current)
+        self.removed.append(key)
+
+    def set_attributes(self, key: str, attributes: Attributes) -> None:
+        current = self._current(key)
+        if current == NO_PICTURE:
+            self.outdated.append(key)
+            return
+        self._end_attributes(current)
+        self._insert_attributes(current, attributes)
+        self.updated.append(key)
+
+    def renew(self, picture_id: int, vector: NDArray[np.float32]) -> None:
+        row = self._execute("SELECT key FROM pictures WHERE id = ? AND removed IS NULL", (picture_id,)).fetchone()
+        if row is None:
+            return
+        self._retire(picture_id)
+        columns = "key, source_id, path, content_hash, size_bytes, mtime_ns, scanned_ns, box"
+        renewed_id = self._execute(
+            f"INSERT INTO pictures ({columns}, added) SELECT {columns}, ? FROM pictures WHERE id = ?",
+            (self._generation, picture_id),
+        ).lastrowid
+        self._insert_vector(renewed_id, vector)
+        self._execute(
+            "INSERT INTO attributes SELECT ?, product_id, label, metadata, ?, NULL FROM attributes"
+            " WHERE picture_id = ? AND until = ?",
+            (renewed_id, self._generation, picture_id, self._generation),
+        )
+        self.updated.append(row[0])
+
+    def _insert_vector(self, picture_id: int | None, vector: NDArray[np.float32]) -> None:
+        blob = np.ascontiguousarray(vector, dtype="<f2").tobytes()
+        self._execute(
+            "INSERT INTO embeddings VALUES (?, ?, NULL, ?, ?)", (picture_id, self._space_id, blob, zlib.crc32(blob))
+        )
+
+    def _current(self, key: str) -> int:
+        row = self._execute("SELECT id FROM pictures WHERE key = ? AND removed IS NULL", (key,)).fetchone()
+        return NO_PICTURE if row is None else row[0]
+
+    def _retire(self, picture_id: int) -> None:
+        self._execute("UPDATE pictures SET removed = ? WHERE id = ?", (self._generation, picture_id))
+        self._end_attributes(picture_id)
+
+    def _end_attributes(self, picture_id: int) -> None:
+        # attributes that this very generation began were never visible to anyone
+        self._execute("DELETE FROM attributes WHERE picture_id = ? AND since = ?", (picture_id, self._generation))
+        self._execute(
+            "UPDATE attributes SET until = ? WHERE picture_id = ? AND until IS NULL", (self._generation, picture_id)
+        )
+
+    def _insert_attributes(self, picture_id: int | None, attributes: Attributes) -> None:
+        self._execute(
+            "INSERT INTO attributes VALUES (?, ?, ?, ?, ?, NULL)",
+            (
+                *(picture_id, attributes.product_id, attributes.label),
+                *(metadata_json(attributes.metadata), self._generation),
+            ),
+        )
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> str:
+    """Metadata as the catalog stores it: JSON with sorted keys, so that equal metadata is equal text."""
+    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _keep_books(connection: sqlite3.Connection, changes: Changes) -> None:
+    touches: Sequence[tuple[int, ...]] = [
+        (touch.size_bytes, touch.mtime_ns, touch.scanned_ns, touch.picture_id) for touch in changes.touches
+    ]
+    connection.executemany("UPDATE pictures SET size_bytes = ?, mtime_ns = ?, scanned_ns = ? WHERE id = ?", touches)
+    connection.executemany(
+        "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?)",
+        [(skip.source_id, skip.key, skip.reason, skip.size_bytes, skip.mtime_ns) for skip in changes.skips],
+    )
+    connection.executemany("DELETE FROM skipped WHERE source_id = ? AND key = ?", changes.unskips)

@@ -1,0 +1,53 @@
+"""What can go wrong with an index on disk, as one exception tree.
+
+IndexerError              a message of one line: thing, value, limit, remedy
+├── IndexNotFound         there is no index in that folder
+├── IndexExists           there is one already, where none should be
+├── IndexTooNew           written by a newer version of the software
+├── IndexDamaged          a file is missing, cut or altered
+├── IndexBusy             another job holds the index; names who
+├── IndexReadOnly         the folder cannot be written, and the call would have to
+├── DiskFull              no space left; what was committed before is safe
+├── ModelMismatch         vectors of another model than the index was built by
+└── VectorError           vectors of the wrong shape, not finite or not of unit length
+"""
+
+
+class IndexerError(Exception):
+    """Base of every error that indexer raises on purpose."""
+
+
+class IndexNotFound(IndexerError):
+    """There is no index in that folder."""
+
+
+class IndexExists(IndexerError):
+    """There is an index already, where none should be."""
+
+
+class IndexTooNew(IndexerError):
+    """The index was written by a newer version of the software."""
+
+
+class IndexDamaged(IndexerError):
+    """A file of the index is missing, cut or altered."""
+
+
+class IndexBusy(IndexerError):
+    """Another job holds the index; the message names it."""
+
+
+class IndexReadOnly(IndexerError):
+    """The folder of the index cannot be written, and the call would have to."""
+
+
+class DiskFull(IndexerError):
+    """No space is left on the index's disk; what was committed before is safe."""
+
+
+class ModelMismatch(IndexerError):
+    """The vectors come from another model than the index was built by."""
+
+
+class VectorError(IndexerError):
+    """Vectors of the wrong shape, not finite or not of unit length."""

@@ -1,0 +1,194 @@
+"""Whether the index on disk is whole: every checksum, every count; and what can be saved when it is not."""
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer import kept, sealing
+from indexer.catalog import Catalog
+from indexer.errors import IndexDamaged
+from indexer.files import sha256_of
+from indexer.lookup import ids_without_vector
+from indexer.segments import SEGMENTS_FOLDER, Segment
+from indexer.snapshot import newest_generation
+
+
+@dataclass(slots=True)
+class Integrity:
+    """What `verify` found.
+
+    Attributes:
+        generation, images: of the newest generation.
+        problems: one line each; empty means that the index is whole.
+        orphans: files that nothing names, left by a killed writer; harmless, the next job removes them.
+        lost: ids of visible pictures whose vector is missing or altered; they need their picture embedded again.
+    """
+
+    generation: int = 0
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing is damaged."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "ok": self.is_whole,
+            "generation": self.generation,
+            "images": self.images,
+            "problems": self.problems,
+            "orphans": self.orphans,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _SegmentRow:
+    id: int
+    space_id: int
+    file: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+def verify(index_dir: Path) -> Integrity:
+    """Check every checksum and count of the index. Reads all of its files; writers and readers go on.
+
+    Raises:
+        IndexNotFound, IndexTooNew, IndexReadOnly
+        IndexDamaged: the catalog itself cannot be opened.
+    """
+    with closing(Catalog(index_dir)) as catalog:
+        return _verify(catalog, index_dir)
+
+
+def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
+    found = Integrity()
+    with catalog.read() as connection:
+        found.problems += [f"catalog: {line}" for line in _sqlite_problems(connection)]
+        if found.problems:
+            return found
+        found.generation, space = newest_generation(connection)
+        found.images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
+        damaged = [segment for segment in _segments(connection) if _segment_problem(index_dir, segment, found)]
+        found.lost += ids_without_vector(connection, space.id)
+        found.lost += _altered_in_catalog(connection)
+        for segment in damaged:
+            found.lost += _altered_in_segment(connection, index_dir, segment)
+        found.problems += _kept_problems(connection, index_dir)
+    if found.lost:
+        found.lost = sorted(set(found.lost))
+        found.problems.append(f"{len(found.lost)} pictures have no intact vector")
+    orphans = [*sealing.orphan_segments(catalog, index_dir), *kept.orphans(catalog, index_dir)]
+    found.orphans = [path.relative_to(index_dir).as_posix() for path in orphans]
+    return found
+
+
+def salvage(index_dir: Path) -> None:
+    """Take damaged segments out of the index and keep those of their vectors that are intact.
+
+    The caller holds the job lock. Pictures that have lost their vector stay in the catalog without one
+    (`IndexStore.pictures_without_vector`); the caller embeds them again or removes them.
+
+    Raises:
+        IndexReadOnly, DiskFull
+        IndexDamaged: the catalog itself is damaged.
+    """
+    with closing(Catalog(index_dir)) as catalog, catalog.write() as connection:
+        for segment in _segments(connection):
+            if _segment_problem(index_dir, segment, Integrity()):
+                _empty_segment(connection, index_dir, segment)
+        connection.executemany(
+            "DELETE FROM embeddings WHERE picture_id = ?", [(lost,) for lost in _altered_in_catalog(connection)]
+        )
+
+
+def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
+    try:
+        lines = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
+        lines += [f"{row[0]}: a row names what is not there" for row in connection.execute("PRAGMA foreign_key_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line.replace("\n", "; ") for line in lines if line != "ok"]
+
+
+def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
+    rows = connection.execute("SELECT id, space_id, file, rows, size_bytes, sha256 FROM segments ORDER BY id")
+    return [_SegmentRow(*row) for row in rows.fetchall()]
+
+
+def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) -> bool:
+    path = index_dir / SEGMENTS_FOLDER / segment.file
+    name = path.relative_to(index_dir)
+    if not path.is_file():
+        found.problems.append(f"{name} is missing")
+    elif sha256_of(path) != segment.sha256:
+        found.problems.append(f"{name} differs from its checksum")
+    else:
+        return False
+    return True
+
+
+def _altered_in_catalog(connection: sqlite3.Connection) -> list[int]:
+    rows = connection.execute(
+        "SELECT e.picture_id, e.vector, e.checksum, 2 * s.dim FROM embeddings e JOIN spaces s ON s.id = e.space_id"
+        " WHERE e.segment_id IS NULL"
+    )
+    return [row[0] for row in rows if row[1] is None or len(row[1]) != row[3] or zlib.crc32(row[1]) != row[2]]
+
+
+def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> list[int]:
+    intact = {picture_id for picture_id, _ in _intact_rows(connection, index_dir, segment)}
+    rows = connection.execute(
+        "SELECT p.id FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
+        " WHERE e.segment_id = ? AND p.removed IS NULL",
+        (segment.id,),
+    )
+    return [row[0] for row in rows if row[0] not in intact]
+
+
+def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> Iterator[tuple[int, bytes]]:
+    """Picture id and float16 bytes of each vector of a damaged segment that still has its checksum."""
+    try:
+        opened = Segment(index_dir, segment.id, segment.file, segment.rows, segment.size_bytes)
+    except IndexDamaged:
+        return
+    rows = connection.execute("SELECT picture_id, checksum FROM embeddings WHERE segment_id = ?", (segment.id,))
+    checksums: dict[int, int] = dict(rows.fetchall())
+    vectors = opened.vectors().astype("<f2")
+    for picture_id, vector in zip(opened.ids.tolist(), np.ascontiguousarray(vectors), strict=True):
+        blob = vector.tobytes()
+        if checksums.get(picture_id) == zlib.crc32(blob):
+            yield picture_id, blob
+
+
+def _empty_segment(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> None:
+    for picture_id, blob in list(_intact_rows(connection, index_dir, segment)):
+        connection.execute(
+            "UPDATE embeddings SET segment_id = NULL, vector = ? WHERE picture_id = ? AND segment_id = ?",
+            (blob, picture_id, segment.id),
+        )
+    connection.execute("DELETE FROM embeddings WHERE segment_id = ?", (segment.id,))
+    connection.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
+
+
+def _kept_problems(connection: sqlite3.Connection, index_dir: Path) -> Iterator[str]:
+    rows = connection.execute("SELECT key, path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'")
+    for key, relative in rows:
+        path = index_dir / relative
+        if not path.is_file():
+            yield f"{relative}, the kept picture of {key!r}, is missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
+            yield f"{relative}, the kept picture of {key!r}, differs from its checksum"

@@ -1,0 +1,87 @@
+"""The catalog's tables, and which versions of them this software reads."""
+
+APPLICATION_ID = 0x72747276  # "rtrv", in the SQLite header: tells a catalog from any other database
+FORMAT_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE spaces (               -- one embedding space per model
+    id INTEGER PRIMARY KEY,
+    model_name TEXT NOT NULL,       -- what a person calls it, and how it is opened again
+    model_fingerprint TEXT NOT NULL UNIQUE,
+    dim INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE generations (          -- the newest row is the index: catalog state and live space
+    number INTEGER PRIMARY KEY,
+    space_id INTEGER NOT NULL REFERENCES spaces,
+    created_ns INTEGER NOT NULL,
+    note TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE sources (              -- the galleries that have been synced
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    key_prefix TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE pictures (             -- visible in generation g: added <= g and (removed is null or removed > g)
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused
+    key TEXT NOT NULL,
+    source_id INTEGER REFERENCES sources,  -- null: given by an upsert, no sync may touch it
+    path TEXT,                      -- of the file; null where it is <source>/<key without prefix>
+    content_hash TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    scanned_ns INTEGER NOT NULL,    -- when the scan that saw this size and mtime began
+    box TEXT,                       -- the part that was embedded, as the caller writes it; null = all
+    added INTEGER NOT NULL,
+    removed INTEGER
+) STRICT;
+CREATE UNIQUE INDEX pictures_live ON pictures (key) WHERE removed IS NULL;
+CREATE INDEX pictures_source ON pictures (source_id) WHERE removed IS NULL;
+CREATE INDEX pictures_added ON pictures (added);
+CREATE INDEX pictures_removed ON pictures (removed) WHERE removed IS NOT NULL;
+
+CREATE TABLE attributes (           -- change without touching vectors; valid in since <= g < until
+    picture_id INTEGER NOT NULL REFERENCES pictures,
+    product_id TEXT,
+    label TEXT,
+    metadata TEXT NOT NULL,         -- a JSON object
+    since INTEGER NOT NULL,
+    until INTEGER,
+    PRIMARY KEY (picture_id, since)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attributes_product ON attributes (product_id) WHERE until IS NULL AND product_id IS NOT NULL;
+
+CREATE TABLE segments (             -- sealed, immutable files of vectors
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    space_id INTEGER NOT NULL REFERENCES spaces,
+    file TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    recipe TEXT NOT NULL,           -- a FAISS factory string
+    measured_recall REAL            -- null: exact
+) STRICT;
+
+CREATE TABLE embeddings (           -- where a picture's vector is: in a segment, or here until it is sealed
+    picture_id INTEGER NOT NULL REFERENCES pictures,
+    space_id INTEGER NOT NULL REFERENCES spaces,
+    segment_id INTEGER REFERENCES segments,
+    vector BLOB,                    -- (D,) float16, little-endian; null once sealed
+    checksum INTEGER NOT NULL,      -- crc32 of those bytes
+    UNIQUE (picture_id, space_id)
+) STRICT;
+CREATE INDEX embeddings_unsealed ON embeddings (space_id, picture_id) WHERE segment_id IS NULL;
+CREATE INDEX embeddings_segment ON embeddings (segment_id) WHERE segment_id IS NOT NULL;
+
+CREATE TABLE skipped (              -- pictures that could not be decoded; remembered until their file changes
+    source_id INTEGER NOT NULL REFERENCES sources,
+    key TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    PRIMARY KEY (source_id, key)
+) STRICT, WITHOUT ROWID;
+"""

@@ -1,0 +1,78 @@
+"""How vectors leave the catalog for a segment: some thousands at a time, while readers and writers go on."""
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from indexer.catalog import Catalog
+from indexer.locks import try_seal_lock
+from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER, write_segment
+from indexer.snapshot import Space, newest_generation
+
+SEAL_ROWS = 4096  # at 1,280 values 10 MB: a fraction of a second to write, half a millisecond to search
+
+
+def seal(catalog: Catalog, index_dir: Path) -> None:
+    """Move the live space's unsealed vectors into a new segment if there are `SEAL_ROWS` of them or more.
+
+    Vectors of pictures that were removed before they were ever sealed are dropped from the catalog; readers of older
+    generations hold them in memory. Makes no new generation: every picture stays as visible as it was. Does nothing
+    while another process is sealing.
+
+    Raises:
+        DiskFull
+    """
+    with try_seal_lock(index_dir) as is_mine:
+        if not is_mine:
+            return
+        remove_orphan_segments(catalog, index_dir)
+        with catalog.read() as connection:
+            _, space = newest_generation(connection)
+            rows = connection.execute(
+                "SELECT p.id, e.vector FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
+                " WHERE e.space_id = ? AND e.segment_id IS NULL AND p.removed IS NULL ORDER BY p.id",
+                (space.id,),
+            ).fetchall()
+        if len(rows) >= SEAL_ROWS:
+            _seal_rows(catalog, index_dir, space, rows)
+        _drop_removed(catalog, space.id)
+
+
+def _seal_rows(catalog: Catalog, index_dir: Path, space: Space, rows: list[tuple[int, bytes]]) -> None:
+    ids = np.array([picture_id for picture_id, _ in rows], np.int64)
+    vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f2").astype(np.float32)
+    sealed = write_segment(index_dir, f"{uuid.uuid4().hex}.faiss", ids, vectors.reshape(len(rows), space.dim))
+    with catalog.write() as connection:
+        segment_id = connection.execute(
+            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, recipe) VALUES (?, ?, ?, ?, ?, ?)",
+            (space.id, sealed.file, sealed.rows, sealed.size_bytes, sealed.sha256, EXACT_RECIPE),
+        ).lastrowid
+        connection.executemany(
+            "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?",
+            [(segment_id, picture_id, space.id) for picture_id, _ in rows],
+        )
+
+
+def _drop_removed(catalog: Catalog, space_id: int) -> None:
+    with catalog.write() as connection:
+        connection.execute(
+            "DELETE FROM embeddings WHERE space_id = ? AND segment_id IS NULL AND picture_id IN"
+            " (SELECT id FROM pictures WHERE removed IS NOT NULL)",
+            (space_id,),
+        )
+
+
+def orphan_segments(catalog: Catalog, index_dir: Path) -> list[Path]:
+    """Files in the segments' folder that no commit names: what a killed writer left."""
+    folder = index_dir / SEGMENTS_FOLDER
+    present = set(folder.iterdir()) if folder.is_dir() else set()
+    with catalog.read() as connection:
+        named = {folder / row[0] for row in connection.execute("SELECT file FROM segments")}
+    return sorted(present - named)
+
+
+def remove_orphan_segments(catalog: Catalog, index_dir: Path) -> None:
+    """Remove them; the caller holds the seal lock, under which alone segment files come into being."""
+    for path in orphan_segments(catalog, index_dir):
+        path.unlink(missing_ok=True)

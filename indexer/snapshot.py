@@ -1,0 +1,152 @@
+"""What a reader holds: one generation of the index, whole and unchanging, and the way to the next one."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from indexer.errors import IndexDamaged
+from indexer.segments import Segment
+from indexer.tail import Tail
+from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
+
+_NONE: Ids = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One embedding space: the vectors of one model."""
+
+    id: int
+    model_name: str
+    model_fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """A segment, and which of its pictures are removed in this generation (sorted ids)."""
+
+    segment: Segment
+    removed: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One generation, searchable from any number of threads."""
+
+    index_dir: Path
+    generation: int
+    space: Space
+    segments: tuple[OpenSegment, ...]
+    tail: Tail
+
+    @property
+    def images(self) -> int:
+        """The number of pictures in this generation."""
+        sealed = sum(len(one.segment.ids) - one.removed.size for one in self.segments)
+        return sealed + len(self.tail.visible)
+
+    def search(self, queries: Vectors, k: int) -> Neighbors:
+        """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail."""
+        parts = [one.segment.search(queries, k, one.removed) for one in self.segments]
+        if len(self.tail.ids):
+            parts.append(self.tail.search(queries, k))
+        return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
+
+
+def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
+    """The newest generation's number and its live space."""
+    row = connection.execute(
+        "SELECT number, s.id, s.model_name, s.model_fingerprint, s.dim FROM generations g"
+        " JOIN spaces s ON s.id = g.space_id ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    return row[0], Space(*row[1:])
+
+
+def load_snapshot(connection: sqlite3.Connection, index_dir: Path) -> Snapshot:
+    """Read the newest generation, inside the read transaction that the caller holds.
+
+    Raises:
+        IndexDamaged: a segment is missing or cut short.
+    """
+    _, space = newest_generation(connection)
+    nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim))
+    return next_snapshot(nothing, connection)
+
+
+def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot:
+    """The newest generation, reading only what changed since `current`; `current` itself where nothing did."""
+    generation, space = newest_generation(connection)
+    if space != current.space:
+        return load_snapshot(connection, current.index_dir)
+    return _advance(current, connection, generation)
+
+
+def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int) -> Snapshot:
+    opened = _segments_after(current, connection)
+    if generation == current.generation and not opened:
+        return current
+    removed = _column(
+        connection, "SELECT id FROM pictures WHERE removed > ? AND removed <= ?", (current.generation, generation)
+    )
+    segments = [_with_removed(one, removed) for one in current.segments]
+    segments += [_freshly_opened(segment, connection) for segment in opened]
+    tail = current.tail.without(removed) if removed.size else current.tail
+    if opened:
+        sealed = np.concatenate([segment.ids for segment in opened])
+        tail = tail.only(np.setdiff1d(tail.visible, sealed))
+    ids, vectors = _rows_added_since(current, connection)
+    tail = tail.extended(ids, vectors) if ids.size else tail
+    return replace(current, generation=generation, segments=tuple(segments), tail=tail)
+
+
+def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[Segment]:
+    newest = max((one.segment.segment_id for one in current.segments), default=0)
+    rows = connection.execute(
+        "SELECT id, file, rows, size_bytes FROM segments WHERE space_id = ? AND id > ? ORDER BY id",
+        (current.space.id, newest),
+    ).fetchall()
+    return [Segment(current.index_dir, *row) for row in rows]
+
+
+def _freshly_opened(segment: Segment, connection: sqlite3.Connection) -> OpenSegment:
+    removed = _column(
+        connection,
+        "SELECT p.id FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
+        " WHERE e.segment_id = ? AND p.removed IS NOT NULL ORDER BY p.id",
+        (segment.segment_id,),
+    )
+    return OpenSegment(segment, removed)
+
+
+def _with_removed(one: OpenSegment, removed: Ids) -> OpenSegment:
+    here = np.intersect1d(removed, one.segment.ids) if removed.size else removed
+    return replace(one, removed=np.union1d(one.removed, here)) if here.size else one
+
+
+def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tuple[Ids, Vectors]:
+    rows = connection.execute(
+        "SELECT p.id, e.vector FROM pictures p JOIN embeddings e ON e.picture_id = p.id"
+        " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL ORDER BY p.id",
+        (current.generation, current.space.id),
+    ).fetchall()
+    tail = _tail_of(rows, current.space.dim)
+    return tail.ids, tail.vectors
+
+
+def _tail_of(rows: Sequence[tuple[int, bytes]], dim: int) -> Tail:
+    damaged = [picture_id for picture_id, blob in rows if len(blob) != 2 * dim]
+    if damaged:
+        raise IndexDamaged(
+            f"the vectors of {len(damaged)} pictures in the catalog are cut short; run `retrieve verify --repair`"
+        )
+    ids = np.array([picture_id for picture_id, _ in rows], np.int64)
+    vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f2").astype(np.float32)
+    return Tail.of(ids, vectors.reshape(len(rows), dim))
+
+
+def _column(connection: sqlite3.Connection, sql: str, parameters: tuple[int, ...]) -> Ids:
+    return np.array([row[0] for row in connection.execute(sql, parameters)], np.int64)

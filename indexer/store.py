@@ -1,0 +1,260 @@
+"""The index directory as one object: append, commit, search, locks, recovery, verify, backup."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer import kept, lookup, sealing
+from indexer.catalog import CATALOG_FILE, Catalog
+from indexer.changes import Changes, Committed, apply
+from indexer.errors import IndexerError, IndexExists, IndexReadOnly
+from indexer.files import network_file_system, translated_os_errors
+from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
+from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
+from indexer.snapshot import Snapshot, Space, load_snapshot, next_snapshot
+from indexer.vectors import Neighbors, Vectors, check_unit_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A gallery that has been synced into the index."""
+
+    id: int
+    path: str
+    kind: str
+    key_prefix: str
+
+
+class IndexStore:
+    """An index directory, open for search and, where the folder allows it, for change.
+
+    Every commit makes a new generation. A store searches one generation, the one of its opening, of its last
+    `refresh` or of its own last commit, whatever others commit meanwhile. Safe to use from several threads.
+    """
+
+    def __init__(self, index_dir: str | os.PathLike[str]) -> None:
+        """Open the index in `index_dir`.
+
+        Raises:
+            IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
+        """
+        self.index_dir = Path(index_dir).absolute()
+        self._catalog = Catalog(self.index_dir)
+        self._refresh_lock = threading.Lock()
+        self._is_disk_checked = False
+        try:
+            self._version = self._catalog.version()
+            with self._catalog.read() as connection:
+                self._snapshot = load_snapshot(connection, self.index_dir)
+        except BaseException:
+            self._catalog.close()
+            raise
+
+    @classmethod
+    def create(
+        cls, index_dir: str | os.PathLike[str], *, model_name: str, model_fingerprint: str, dim: int
+    ) -> "IndexStore":
+        """Make an empty index for the vectors of one model, and open it.
+
+        Raises:
+            IndexExists: there is an index in that folder, or the folder holds other things.
+            IndexReadOnly, DiskFull
+            IndexerError: the folder lies on a network file system.
+        """
+        folder = Path(index_dir).absolute()
+        if (folder / CATALOG_FILE).exists():
+            raise IndexExists(f"there is an index at {folder} already; open it, or choose another folder")
+        with translated_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)]
+        if strangers:
+            raise IndexExists(
+                f"{folder} holds other files ({strangers[0]}); an index needs a folder of its own, choose another one"
+            )
+        _refuse_network(folder)
+        with translated_os_errors(folder), try_seal_lock(folder):
+            catalog = Catalog.create(folder)
+        try:
+            with catalog.write() as connection:
+                connection.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
+                connection.execute("INSERT INTO generations VALUES (0, 1, 0, 'created')")
+        finally:
+            catalog.close()
+        return cls(folder)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The generation that this store searches now; hold on to it for several consistent calls."""
+        return self._snapshot
+
+    @property
+    def space(self) -> Space:
+        """The live embedding space: which model's vectors these are."""
+        return self._snapshot.space
+
+    def refresh(self) -> int:
+        """Move to the newest generation and return its number; costs in proportion to what changed."""
+        with self._refresh_lock:
+            version = self._catalog.version()
+            if version != self._version:
+                with self._catalog.read() as connection:
+                    self._snapshot = next_snapshot(self._snapshot, connection)
+                self._version = version
+            return self._snapshot.generation
+
+    def search(self, queries: Vectors, k: int) -> Neighbors:
+        """The k nearest pictures of each query in this store's generation.
+
+        Args:
+            queries: (Q, D) float32 unit rows.
+            k: at least 1; may exceed the number of pictures.
+
+        Raises:
+            VectorError: `queries` are not unit rows of this space.
+        """
+        return self._snapshot.search(check_unit_rows(queries, self.space.dim), k)
+
+    def commit(self, changes: Changes, note: str = "") -> Committed:
+        """Make `changes` durable as one new generation, all or nothing, and move to it.
+
+        Raises:
+            VectorError: a vector is not a unit row of this space.
+            IndexReadOnly, DiskFull, IndexBusy
+        """
+        if changes.puts:
+            keys = [put.key for put in changes.puts]
+            check_unit_rows([put.vector for put in changes.puts], self.space.dim, keys)
+        self._check_disk()
+        with self._catalog.write() as connection:
+            committed = apply(connection, changes, note)
+        self.refresh()
+        if len(self._snapshot.tail.ids) >= sealing.SEAL_ROWS:
+            sealing.seal(self._catalog, self.index_dir)
+            self.refresh()
+        return committed
+
+    @contextmanager
+    def job(self, verb: str) -> Iterator[None]:
+        """Hold the job lock for one long job; clears what killed jobs left, and ends with a checkpoint.
+
+        Raises:
+            IndexBusy: another job runs; names it.
+            IndexReadOnly
+        """
+        self._check_disk()
+        with job_lock(self.index_dir, verb):
+            with try_seal_lock(self.index_dir) as is_mine:
+                if is_mine:
+                    sealing.remove_orphan_segments(self._catalog, self.index_dir)
+            kept.remove_orphans(self._catalog, self.index_dir)
+            self.refresh()
+            try:
+                yield
+            finally:
+                self._catalog.checkpoint()
+
+    def source(self, path: str, kind: str, key_prefix: str) -> Source:
+        """The source of that path, made known to the index if it is not yet."""
+        with self._catalog.write() as connection:
+            connection.execute(
+                "INSERT INTO sources (path, kind, key_prefix) VALUES (?, ?, ?)"
+                " ON CONFLICT (path) DO UPDATE SET kind = excluded.kind",
+                (path, kind, key_prefix),
+            )
+            row = connection.execute("SELECT * FROM sources WHERE path = ?", (path,)).fetchone()
+        return Source(*row)
+
+    def sources(self) -> list[Source]:
+        """Every gallery that was ever synced into this index."""
+        with self._catalog.read() as connection:
+            return [Source(*row) for row in connection.execute("SELECT * FROM sources ORDER BY id")]
+
+    def known_pictures(self, source: Source) -> dict[str, lookup.Known]:
+        """What a sync compares: what the catalog remembers of each picture, under its key."""
+        with self._catalog.read() as connection:
+            return lookup.known_pictures(connection, source.id)
+
+    def known_skips(self, source: Source) -> dict[str, lookup.KnownSkip]:
+        """Why pictures of this source were set aside, and in which state of their files, under their keys."""
+        with self._catalog.read() as connection:
+            return lookup.known_skips(connection, source.id)
+
+    def owners(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """For those of `keys` that the index holds: which gallery owns it, None for an upsert."""
+        with self._catalog.read() as connection:
+            return lookup.owners(connection, keys)
+
+    def pictures(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, lookup.Picture]:
+        """The pictures of these ids as they were in `snapshot`'s generation."""
+        with self._catalog.read() as connection:
+            return lookup.pictures_by_id(connection, self.index_dir, snapshot.generation, ids)
+
+    def picture(self, key: str) -> lookup.Picture | None:
+        """The picture under `key` in the newest generation, or None."""
+        with self._catalog.read() as connection:
+            return lookup.picture_by_key(connection, self.index_dir, key)
+
+    def pictures_without_vector(self) -> list[lookup.Picture]:
+        """Pictures of the newest generation that damage has left without a vector in the live space."""
+        with self._catalog.read() as connection:
+            ids = lookup.ids_without_vector(connection, self.space.id)
+            found = lookup.pictures_by_id(connection, self.index_dir, self._snapshot.generation, ids)
+        return list(found.values())
+
+    def products(self) -> int:
+        """The number of different products in the newest generation."""
+        with self._catalog.read() as connection:
+            return lookup.product_count(connection)
+
+    def recipe(self) -> str:
+        """How the vectors are stored and searched, as a FAISS factory string."""
+        return EXACT_RECIPE
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""
+        catalog = sum(path.stat().st_size for path in self.index_dir.glob(f"{CATALOG_FILE}*"))
+        segments = _folder_bytes(self.index_dir / SEGMENTS_FOLDER)
+        pictures = _folder_bytes(self.index_dir / kept.KEPT_FOLDER)
+        return {
+            "catalog": catalog,
+            "segments": segments,
+            "pictures": pictures,
+            "total": catalog + segments + pictures,
+        }
+
+    def keep(self, content: bytes) -> str:
+        """Keep a picture that exists nowhere else; returns the `path` to give to `Put`."""
+        self._check_disk()
+        return kept.keep(self.index_dir, content)
+
+    def close(self) -> None:
+        """Let go of the files. Searches must have ended."""
+        self._catalog.close()
+
+    def _check_disk(self) -> None:
+        if not self._is_disk_checked:
+            if not self._catalog.is_writable:
+                raise IndexReadOnly(
+                    f"index {self.index_dir} cannot be written by this user; give it write permission on the folder"
+                )
+            _refuse_network(self.index_dir)
+            self._is_disk_checked = True
+
+
+def _refuse_network(folder: Path) -> None:
+    if kind := network_file_system(folder):
+        raise IndexerError(
+            f"{folder} lies on a network file system ({kind}), where file locks and memory maps cannot be trusted; "
+            "keep the index on a local disk and copy it with `retrieve backup`"
+        )
+
+
+def _may_be_there_before(name: str) -> bool:
+    return name in (JOB_LOCK, SEAL_LOCK) or (name.startswith(f".{CATALOG_FILE}") and name.endswith(".tmp"))
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,80 @@
+"""The vectors that are not in a segment yet, in memory: a list that grows without being copied."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.vectors import Ids, Neighbors, Vectors, rank_scores
+
+
+class _Room:
+    """Arrays with spare rows, shared by successive tails; only the newest may write behind its own end."""
+
+    def __init__(self, ids: Ids, vectors: Vectors) -> None:
+        self.ids = np.empty(max(64, 2 * len(ids)), np.int64)
+        self.vectors = np.empty((len(self.ids), vectors.shape[1]), np.float32)
+        self.used = 0
+        self.append(ids, vectors)
+
+    def append(self, ids: Ids, vectors: Vectors) -> None:
+        end = self.used + len(ids)
+        self.ids[self.used : end] = ids
+        self.vectors[self.used : end] = vectors
+        self.used = end
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Unsealed vectors of one generation; immutable, while its successors share its memory.
+
+    Attributes:
+        ids: (N,) int64, ascending.
+        vectors: (N, D) float32.
+        is_removed: (N,) bool.
+    """
+
+    ids: Ids
+    vectors: Vectors
+    is_removed: NDArray[np.bool_]
+    _room: _Room
+
+    @classmethod
+    def of(cls, ids: Ids, vectors: Vectors) -> "Tail":
+        """A tail of (N,) `ids` and (N, D) `vectors`."""
+        room = _Room(ids, vectors)
+        return cls(room.ids[: len(ids)], room.vectors[: len(ids)], np.zeros(len(ids), np.bool_), room)
+
+    def extended(self, ids: Ids, vectors: Vectors) -> "Tail":
+        """This tail and the rows behind it."""
+        start, end = len(self.ids), len(self.ids) + len(ids)
+        room = self._room
+        if start != room.used or end > len(room.ids):
+            room = _Room(self.ids, self.vectors)
+            if end > len(room.ids):
+                room = _Room(np.concatenate([self.ids, ids]), np.concatenate([self.vectors, vectors]))
+                start = end
+        if start != end:
+            room.append(ids, vectors)
+        is_removed = np.concatenate([self.is_removed, np.zeros(len(ids), np.bool_)])
+        return Tail(room.ids[:end], room.vectors[:end], is_removed, room)
+
+    def without(self, removed: Ids) -> "Tail":
+        """This tail with the pictures `removed` marked as such."""
+        return Tail(self.ids, self.vectors, self.is_removed | np.isin(self.ids, removed), self._room)
+
+    @property
+    def visible(self) -> Ids:
+        """The ids of the pictures that are not removed."""
+        return self.ids[~self.is_removed]
+
+    def only(self, kept: Ids) -> "Tail":
+        """A tail of its own memory with the rows whose ids are in `kept`, none of them removed."""
+        chosen = np.isin(self.ids, kept)
+        return Tail.of(self.ids[chosen], self.vectors[chosen])
+
+    def search(self, queries: Vectors, k: int) -> Neighbors:
+        """The k nearest of each query."""
+        scores = queries @ self.vectors.T  # (Q, N)
+        scores[:, self.is_removed] = -np.inf
+        return rank_scores(self.ids, scores, k)
