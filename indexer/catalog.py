@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from indexer.errors import (
     IndexReadOnly,
     IndexTooNew,
 )
+from indexer.files import sync_folder
 from indexer.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA
 
 CATALOG_FILE = "catalog.sqlite"
@@ -48,9 +50,9 @@ class Catalog:
             self._reader.close()
             raise
 
-    @classmethod
-    def create(cls, index_dir: Path) -> "Catalog":
-        """Make an empty catalog in `index_dir`, whole or not at all, and open it."""
+    @staticmethod
+    def create(index_dir: Path, *, model_name: str, model_fingerprint: str, dim: int) -> None:
+        """Make an empty catalog in `index_dir`, whole or not at all."""
         path = index_dir / CATALOG_FILE
         aside = index_dir / f".{CATALOG_FILE}.{os.getpid()}.tmp"
         try:
@@ -61,13 +63,17 @@ class Catalog:
                         f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};"
                         f"PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA} COMMIT;"
                     )
+                    connection.execute("BEGIN")
+                    connection.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
+                    connection.execute("INSERT INTO generations VALUES (0, 1, ?, 'created')", (time.time_ns(),))
+                    connection.execute("COMMIT")
                 finally:
                     connection.close()
             aside.replace(path)
+            sync_folder(index_dir)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        return cls(index_dir)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:

@@ -76,13 +76,7 @@ class IndexStore:
             )
         _refuse_network(folder)
         with translated_os_errors(folder), try_seal_lock(folder):
-            catalog = Catalog.create(folder)
-        try:
-            with catalog.write() as connection:
-                connection.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
-                connection.execute("INSERT INTO generations VALUES (0, 1, 0, 'created')")
-        finally:
-            catalog.close()
+            Catalog.create(folder, model_name=model_name, model_fingerprint=model_fingerprint, dim=dim)
         return cls(folder)
 
     @property

@@ -1,0 +1,93 @@
+"""The `retrieve` command: finding the verb, and the one edge where errors become a line and an exit code."""
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from indexer.errors import IndexerError
+from retrieval.errors import RetrievalError
+
+FAILED = 1
+INTERRUPTED = 130  # the shells' convention for Ctrl-C
+
+VERBS = {
+    "index": "Make a folder or manifest of pictures searchable.",
+    "query": "Find the indexed pictures that look like a picture.",
+    "info": "Say what an index holds.",
+    "remove": "Remove pictures from an index.",
+    "verify": "Check that an index is whole.",
+    "backup": "Copy an index while it is in use.",
+    "models": "List the models that --model can name.",
+}
+
+
+class _LazyVerbs(click.Group):
+    """Knows the verbs' names and one-line helps; imports a verb's module only to run it or to show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"retrieval.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_LazyVerbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="retrieval-engine", prog_name="retrieve")
+def retrieve() -> None:
+    r"""A visual search engine for your own catalogue.
+
+    \b
+    Example:
+      retrieve index ./gallery
+      retrieve query photo.jpg
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `retrieve`; every error ends as one line on standard error and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
+    notices = logging.StreamHandler(sys.stderr)
+    notices.setFormatter(logging.Formatter("retrieve: %(message)s"))
+    log = logging.getLogger("retrieval")
+    log.addHandler(notices)
+    log.setLevel(logging.INFO)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        outcome: Any = retrieve.main(arguments, prog_name="retrieve", standalone_mode=False)
+        sys.stdout.flush()
+        return outcome if isinstance(outcome, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RetrievalError, IndexerError) as error:
+        _say(str(error))
+    except Exception as error:
+        if os.environ.get("RETRIEVE_DEBUG"):
+            raise
+        _say(f"unexpected {type(error).__name__}: {error} (RETRIEVE_DEBUG=1 shows where; please report it)")
+    return FAILED
+
+
+def _say(message: str) -> None:
+    click.echo(f"retrieve: {' '.join(message.splitlines())}", err=True)

@@ -1,0 +1,115 @@
+"""`retrieve index`: make an index equal to a gallery."""
+
+import signal
+from pathlib import Path
+
+import click
+
+from indexer.catalog import CATALOG_FILE
+from retrieval.cli.common import (
+    DEFAULT_INDEX,
+    device_option,
+    index_option,
+    json_option,
+    nearest_index,
+    on_one_line,
+    picture_limit_options,
+    print_json,
+)
+from retrieval.cli.progress import ProgressLine
+from retrieval.engine import SearchEngine
+from retrieval.gallery import read_gallery
+from retrieval.images import DecodeLimits
+from retrieval.results import IndexReport
+
+NEWLY_SKIPPED = 3
+_SHOWN_SKIPS = 20
+
+
+@click.command("index")
+@click.argument("gallery", type=click.Path(path_type=Path))
+@index_option
+@click.option("--model", metavar="NAME|DIR", help="The encoder of a new index; see `retrieve models`.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Cores to use. Default: all.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Pictures encoded at once.")
+@device_option
+@click.option("--allow-removals", is_flag=True, help="Remove what has vanished, even if it is most of the gallery.")
+@click.option("--no-remove", is_flag=True, help="Keep pictures that have vanished from the gallery.")
+@click.option("--key-prefix", metavar="TEXT", help="What this gallery's keys begin with, if it is one of several.")
+@picture_limit_options
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    gallery: Path,
+    index_dir: Path | None,
+    model: str | None,
+    threads: int | None,
+    batch_size: int | None,
+    device: str,
+    allow_removals: bool,
+    no_remove: bool,
+    key_prefix: str | None,
+    max_megapixels: float,
+    allow_truncated: bool,
+    as_json: bool,
+) -> int:
+    r"""Make the pictures of GALLERY searchable: a folder, or a manifest (.csv, .jsonl, .parquet).
+
+    Run again, it adds what is new, replaces what has changed, removes what has vanished and leaves the rest alone.
+
+    \b
+    Example:
+      retrieve index ./gallery
+      retrieve index catalogue.csv --index /srv/shop.index
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done, but pictures were newly skipped.
+    """
+    index_dir = index_dir or nearest_index() or Path(DEFAULT_INDEX)
+    limits = DecodeLimits(max_megapixels, allow_truncated)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill commits what is done, as Ctrl-C does
+    is_new = not (index_dir / CATALOG_FILE).exists()
+    if is_new:
+        read_gallery(gallery, key_prefix=key_prefix or "", exclude=[index_dir])  # before a typing error makes an index
+    make = SearchEngine.create if is_new else SearchEngine.open
+    options = {"model": model} if model else {}
+    with (
+        make(index_dir, device=device, threads=threads, batch_size=batch_size, limits=limits, **options) as engine,
+        ProgressLine() as progress,
+    ):
+        try:
+            report = engine.sync(
+                gallery,
+                key_prefix=key_prefix,
+                remove=not no_remove,
+                allow_removals=allow_removals,
+                threads=threads,
+                on_progress=progress.show,
+            )
+        except KeyboardInterrupt:
+            progress.close()
+            click.echo(
+                f"retrieve: stopped; {engine.info().images} pictures are in the index. Run the same command again to "
+                "go on",
+                err=True,
+            )
+            ctx.exit(130)
+    _print(report, index_dir, as_json)
+    return NEWLY_SKIPPED if report.has_new_skips else 0
+
+
+def _print(report: IndexReport, index_dir: Path, as_json: bool) -> None:
+    new_skips = [skip for skip in report.skipped if not skip.known]
+    for skip in new_skips[:_SHOWN_SKIPS]:
+        click.echo(f"skipped {on_one_line(skip.key)}: {skip.reason}", err=True)
+    if len(new_skips) > _SHOWN_SKIPS:
+        click.echo(f"... and {len(new_skips) - _SHOWN_SKIPS} more; --json lists all", err=True)
+    for key in report.stale[:_SHOWN_SKIPS]:
+        click.echo(f"stale {on_one_line(key)}: keeps its former vector", err=True)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    counts = f"{report.added} added, {report.updated} updated, {report.removed} removed, {report.unchanged} unchanged"
+    skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
+    speed = f", {report.images_per_second:.0f} images/s" if report.images_per_second else ""
+    click.echo(f"{counts}{skipped} in {report.seconds:.1f} s{speed}; {index_dir} is at generation {report.generation}")

@@ -1,0 +1,37 @@
+"""`retrieve info`: what does an index hold?"""
+
+from pathlib import Path
+
+import click
+
+from retrieval.cli.common import find_index, human_bytes, index_option, json_option, print_json
+from retrieval.engine import SearchEngine
+
+
+@click.command("info")
+@index_option
+@json_option
+def command(index_dir: Path | None, as_json: bool) -> None:
+    r"""Say what an index holds: pictures, products, generation, model, recipe, sizes.
+
+    \b
+    Example:
+      retrieve info --json
+    """
+    with SearchEngine.open(find_index(index_dir)) as engine:
+        info = engine.info()
+        folder = engine.index_dir
+    if as_json:
+        print_json(info.to_dict())
+        return
+    sizes = ", ".join(f"{name} {human_bytes(size_bytes)}" for name, size_bytes in info.bytes.items())
+    for name, value in (
+        ("index", folder),
+        ("images", info.images),
+        ("products", info.products),
+        ("generation", info.generation),
+        ("model", f"{info.model.name}@{info.model.fingerprint[:8]}, {info.model.dim} values"),
+        ("recipe", info.recipe),
+        ("on disk", sizes),
+    ):
+        click.echo(f"{name:<12}{value}")

@@ -1,0 +1,126 @@
+"""`retrieve query`: which indexed pictures look like these?"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from retrieval.cli.common import (
+    device_option,
+    find_index,
+    index_option,
+    json_option,
+    on_one_line,
+    picture_limit_options,
+    print_json,
+)
+from retrieval.engine import SearchEngine
+from retrieval.errors import GalleryError, PictureError
+from retrieval.images import DecodeLimits
+from retrieval.results import SearchResult
+
+NOTHING_ABOVE_MIN_SCORE = 4
+FAILED = 1
+STANDARD_INPUT = "-"
+
+
+@click.command("query")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@index_option
+@click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Hits a query, at most.")
+@click.option("--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Leave out hits with a lower cosine.")
+@click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
+@click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
+@device_option
+@picture_limit_options
+@json_option
+def command(
+    images: tuple[str, ...],
+    index_dir: Path | None,
+    k: int,
+    min_score: float | None,
+    only_paths: bool,
+    null_ended: bool,
+    sheet: Path | None,
+    device: str,
+    max_megapixels: float,
+    allow_truncated: bool,
+    as_json: bool,
+) -> int:
+    r"""Find the indexed pictures that look like each IMAGE: a file, a folder of them, or - for standard input.
+
+    \b
+    Example:
+      retrieve query photo.jpg
+      retrieve query *.jpg -k 3 --json
+      curl -s https://example.org/a.jpg | retrieve query - --paths
+
+    Exit codes: 0 done, 1 failed, 2 usage, 4 every query stayed below --min-score.
+    """
+    if (only_paths or null_ended) and as_json:
+        raise click.UsageError("--paths and --json exclude each other")
+    limits = DecodeLimits(max_megapixels, allow_truncated)
+    failed = False
+    results: list[SearchResult] = []
+    with SearchEngine.open(find_index(index_dir), device=device, limits=limits) as engine:
+        for name in _each_query(images):
+            try:
+                results.append(_search(engine, name, k, min_score))
+            except PictureError as error:
+                click.echo(f"retrieve: {on_one_line(name)}: {error}", err=True)
+                failed = True
+    if as_json:
+        print_json({"queries": [result.to_dict() for result in results]})
+    else:
+        _print(results, only_paths or null_ended, "\0" if null_ended else "\n")
+    if sheet is not None:
+        _write_sheet(results, sheet)
+    if failed:
+        return FAILED
+    return NOTHING_ABOVE_MIN_SCORE if not any(result.hits for result in results) and min_score is not None else 0
+
+
+def _each_query(names: Sequence[str]) -> Iterator[str]:
+    """The names, with folders replaced by the pictures in them."""
+    for name in names:
+        if name == STANDARD_INPUT or not Path(name).is_dir():
+            yield name
+            continue
+        from retrieval.gallery import scan_folder
+
+        records = scan_folder(name).records
+        if not records:
+            raise GalleryError(f"folder {name} holds no pictures; check the path")
+        yield from (record.path for record in records)
+
+
+def _search(engine: SearchEngine, name: str, k: int, min_score: float | None) -> SearchResult:
+    if name == STANDARD_INPUT:
+        found = engine.search(sys.stdin.buffer.read(), k, min_score=min_score)
+        return SearchResult(STANDARD_INPUT, found.hits, found.generation, found.model)
+    return engine.search(name, k, min_score=min_score)
+
+
+def _print(results: Sequence[SearchResult], only_paths: bool, end: str) -> None:
+    for number, result in enumerate(results):
+        if only_paths:
+            for hit in result.hits:
+                click.echo(f"{hit.path}{end}", nl=False)
+            continue
+        if len(results) > 1:
+            click.echo(("\n" if number else "") + on_one_line(f"{result.query}:"))
+        for hit in result.hits:
+            click.echo(f"{hit.score:.3f}  {on_one_line(str(hit.path))}")
+
+
+def _write_sheet(results: Sequence[SearchResult], path: Path) -> None:
+    from retrieval.report.sheet import SheetRow, save_sheet
+
+    rows = [
+        SheetRow(result.query, [(hit.path, f"{hit.score:.3f}\n{hit.key}") for hit in result.hits])
+        for result in results
+        if result.query not in (None, STANDARD_INPUT)
+    ]
+    save_sheet(rows, path)

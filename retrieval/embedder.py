@@ -1,0 +1,124 @@
+"""Pictures as a caller holds them, whether file, bytes, image or array, to unit vectors."""
+
+import io
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from indexer.errors import ModelMismatch
+from indexer.store import IndexStore
+from indexer.vectors import Vectors
+from retrieval.encoder.preprocess import decode_min_side, preprocess
+from retrieval.encoder.runtime import Encoder, open_encoder
+from retrieval.images import DecodeLimits, decode, read_bytes
+from retrieval.records import Box
+from retrieval.threads import usable_cores
+
+ImageLike = str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[np.uint8]
+"""A picture: path, file contents, PIL image, or (H, W, 3) uint8 RGB array."""
+
+_AT_ONCE = 64  # pictures decoded before they are encoded: bounds the memory of a large batch
+
+
+class Embedder:
+    """An encoder that is opened when the first picture needs it, from whichever thread that is."""
+
+    def __init__(self, open_model: Callable[[], Encoder], limits: DecodeLimits) -> None:
+        self._open_model = open_model
+        self._limits = limits
+        self._encoder: Encoder | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, opened now if it is not yet.
+
+        Raises:
+            ModelError, DeviceUnavailable, ModelMismatch
+        """
+        if self._encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._open_model()
+        return self._encoder
+
+    def embed(self, images: Sequence[ImageLike], box: Box | None = None) -> Vectors:
+        """(N, D) float32 unit embeddings of N pictures, or of the part `box` of each.
+
+        Raises:
+            PictureError: one of them cannot be used; names it where it has a name.
+        """
+        encoder = self.encoder
+        if len(images) == 1:
+            return encoder.encode(self._pixels(images[0], box)[np.newaxis])
+        parts = [np.empty((0, encoder.dim), np.float32)]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, len(images), _AT_ONCE):
+                pixels = pool.map(lambda image: self._pixels(image, box), images[start : start + _AT_ONCE])
+                parts.append(encoder.encode(np.stack(list(pixels))))
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Let go of the encoder."""
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def _pixels(self, image: ImageLike, box: Box | None) -> NDArray[np.uint8]:
+        how = self.encoder.preprocessing
+        pixels = decode(image, min_side_px=decode_min_side(how), box=box, limits=self._limits)
+        return preprocess(pixels, how)
+
+
+def embedder_for(
+    store: IndexStore,
+    device: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    limits: DecodeLimits = DecodeLimits(),
+) -> Embedder:
+    """An embedder whose encoder is the one that the index was built by; opening it checks that it still is."""
+
+    def open_model() -> Encoder:
+        encoder = open_encoder(store.space.model_name, device=device, threads=threads, batch_size=batch_size)
+        try:
+            check_model(store, encoder.name, encoder.fingerprint)
+        except ModelMismatch:
+            encoder.close()
+            raise
+        return encoder
+
+    return Embedder(open_model, limits)
+
+
+def check_model(store: IndexStore, name: str, fingerprint: str) -> None:
+    """Raise unless a model is the one that the index was built by.
+
+    Raises:
+        ModelMismatch: names both.
+    """
+    space = store.space
+    if fingerprint != space.model_fingerprint:
+        raise ModelMismatch(
+            f"index {store.index_dir} was built by {space.model_name}@{space.model_fingerprint[:8]}, the query encoder "
+            f"is {name}@{fingerprint[:8]}; index into another folder with --index, or leave --model out"
+        )
+
+
+def content_of(image: ImageLike, limits: DecodeLimits) -> bytes:
+    """The bytes of a picture file: as they are, or PNG made of an image or array.
+
+    Raises:
+        PictureError: it cannot be read, or is no picture.
+    """
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_bytes(image)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(decode(image, limits=limits)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

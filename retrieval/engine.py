@@ -1,0 +1,403 @@
+"""SearchEngine: the one object that knows pictures and index alike, for the command line and for a backend."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, overload
+
+import numpy as np
+import xxhash
+
+from indexer.backup import Backup, backup
+from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
+from indexer.lookup import Picture
+from indexer.store import IndexStore
+from indexer.vectors import Vectors, check_unit_rows
+from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for
+from retrieval.encoder.backbones import DEFAULT_MODEL
+from retrieval.encoder.runtime import describe_model
+from retrieval.errors import EngineUnusable, UnknownKey
+from retrieval.gallery import read_gallery
+from retrieval.images import DecodeLimits
+from retrieval.records import Box
+from retrieval.results import Hit, IndexInfo, IndexReport, ModelInfo, SearchResult
+from retrieval.sync import OnProgress, SyncOptions, sync
+from retrieval.sync.plan import box_text
+
+_KEEP: Final[Any] = object()  # "leave as it is", where None means "none"
+
+
+class SearchEngine:
+    """A searchable catalogue of pictures on disk.
+
+    Searches one generation of the index, whole: that of its opening, of its last `refresh` or of its own last
+    write. Safe to use from several threads. Not to be used after a fork: open one in each process.
+
+    Example:
+        with SearchEngine.open(".retrieve") as engine:
+            for hit in engine.search("photo.jpg", k=5).hits:
+                print(hit.score, hit.key)
+    """
+
+    def __init__(self, store: IndexStore, embedder: Embedder, limits: DecodeLimits) -> None:
+        """Use `create` or `open`."""
+        self._store = store
+        self._embedder = embedder
+        self._limits = limits
+        self._pid = os.getpid()
+        self._is_closed = False
+
+    @classmethod
+    def create(
+        cls,
+        index_dir: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),
+    ) -> Self:
+        """Make an empty index for the pictures as `model` sees them.
+
+        Args:
+            index_dir: a new or empty folder.
+            model: a name (see `retrieve models`) or a model directory.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            threads: cores to use; all that this process may where None.
+            batch_size: pictures that the encoder takes at once; None: what is fastest on the device.
+            limits: which pictures are too large, and whether truncated ones are taken.
+
+        Raises:
+            UnknownModel, WeightsUnavailable, ModelDamaged, DeviceUnavailable
+            IndexExists, IndexReadOnly, DiskFull
+        """
+        described = describe_model(model)
+        store = IndexStore.create(
+            index_dir, model_name=described.name, model_fingerprint=described.fingerprint, dim=described.dim
+        )
+        return cls(store, embedder_for(store, device, threads, batch_size, limits), limits)
+
+    @classmethod
+    def open(
+        cls,
+        index_dir: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),
+    ) -> Self:
+        """Open an index. The encoder is loaded when the first picture has to be embedded.
+
+        Args:
+            model: what the index must have been built by; None: whatever it was built by.
+            index_dir, device, threads, batch_size, limits: as in `create`.
+
+        Raises:
+            IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
+            ModelMismatch: the index was built by another model.
+            UnknownModel, WeightsUnavailable, ModelDamaged
+        """
+        store = IndexStore(index_dir)
+        try:
+            if model is not None:
+                described = describe_model(model)
+                check_model(store, described.name, described.fingerprint)
+            return cls(store, embedder_for(store, device, threads, batch_size, limits), limits)
+        except BaseException:
+            store.close()
+            raise
+
+    @property
+    def index_dir(self) -> Path:
+        """The folder of the index."""
+        return self._store.index_dir
+
+    @property
+    def generation(self) -> int:
+        """The generation that searches answer from."""
+        return self._store.snapshot.generation
+
+    @property
+    def model_fingerprint(self) -> str:
+        """Of the model that the index was built by."""
+        return self._store.space.model_fingerprint
+
+    def sync(
+        self,
+        gallery: str | os.PathLike[str],
+        *,
+        key_prefix: str | None = None,
+        remove: bool = True,
+        allow_removals: bool = False,
+        threads: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> IndexReport:
+        """Make the index hold what a gallery holds: add, replace, remove; leave alone what has not changed.
+
+        Pictures that cannot be used are set aside and reported. Commits every few seconds: what is done when it
+        stops, for whatever reason, is not done again.
+
+        Args:
+            gallery: a folder or a manifest.
+            key_prefix: what this gallery's keys begin with; None: as at its first sync, "" then.
+            remove: remove from the index what has vanished from this gallery.
+            allow_removals: even if that is more than a fifth of it.
+            threads: cores to use; None: all.
+            on_progress: called after each picture.
+
+        Raises:
+            GalleryError, ManifestError: the gallery cannot be read.
+            RemovalsRefused: too much has vanished; nothing was changed.
+            IndexBusy: another job runs on this index.
+            IndexReadOnly, DiskFull
+        """
+        self._check_usable()
+        prefix = self.key_prefix(gallery) if key_prefix is None else key_prefix
+        options = SyncOptions(self._limits, remove, allow_removals, threads)
+        with self._store.job("index"):
+            listing = read_gallery(gallery, key_prefix=prefix, exclude=[str(self.index_dir)])
+            return sync(self._store, self._embedder, listing, prefix, options, on_progress)
+
+    def key_prefix(self, gallery: str | os.PathLike[str]) -> str:
+        """What the keys of a gallery began with when it was first synced; "" where it never was."""
+        path = os.path.abspath(gallery)
+        return next((source.key_prefix for source in self._store.sources() if source.path == path), "")
+
+    def upsert(
+        self,
+        key: str,
+        image: ImageLike,
+        *,
+        product_id: str | None = None,
+        label: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        box: Box | None = None,
+    ) -> int:
+        """Add a picture, or put it in the place of what `key` holds; durable on return.
+
+        A file is remembered by its path; bytes, images and arrays are kept in the index. No sync touches the key
+        afterwards.
+
+        Args:
+            key: the caller's name for the picture.
+            metadata: JSON-plain values.
+            box: the part of the picture to embed.
+
+        Returns:
+            The generation in which the picture is searchable.
+
+        Raises:
+            PictureError: the picture cannot be used; the index is unchanged.
+            IndexReadOnly, DiskFull, IndexBusy
+        """
+        self._check_usable()
+        content = content_of(image, self._limits)
+        vector = self._embedder.embed([content], box)[0]
+        path = os.path.abspath(image) if isinstance(image, str | os.PathLike) else self._store.keep(content)
+        put = Put(
+            key,
+            vector,
+            content_hash=xxhash.xxh3_128_hexdigest(content),
+            size_bytes=len(content),
+            mtime_ns=0,
+            scanned_ns=time.time_ns(),
+            path=path,
+            box=box_text(box),
+            attributes=Attributes(product_id, label, dict(metadata or {})),
+            expected_id=ANY_PICTURE,
+        )
+        return self._store.commit(Changes(puts=[put]), "upsert").generation
+
+    def update_metadata(
+        self,
+        key: str,
+        *,
+        product_id: str | None = _KEEP,
+        label: str | None = _KEEP,
+        metadata: Mapping[str, Any] = _KEEP,
+    ) -> int:
+        """Replace what is given of a picture's attributes, without touching its vector; durable on return.
+
+        Returns:
+            The generation in which they are visible.
+
+        Raises:
+            UnknownKey: the index holds no such key.
+            IndexReadOnly, DiskFull, IndexBusy
+        """
+        self._check_usable()
+        picture = self._store.picture(key)
+        if picture is None:
+            raise UnknownKey(f"no picture {key!r} in index {self.index_dir}; add it with `upsert`")
+        before = picture.attributes
+        attributes = Attributes(
+            before.product_id if product_id is _KEEP else product_id,
+            before.label if label is _KEEP else label,
+            before.metadata if metadata is _KEEP else dict(metadata),
+        )
+        committed = self._store.commit(Changes(attributes={key: attributes}), "update metadata")
+        if committed.outdated:
+            raise UnknownKey(f"picture {key!r} was removed from index {self.index_dir} meanwhile")
+        return committed.generation
+
+    def remove(self, keys: str | Iterable[str]) -> int:
+        """Remove pictures, all or none; durable on return. A sync brings back those whose files are still there.
+
+        Returns:
+            The generation from which they are gone.
+
+        Raises:
+            UnknownKey: the index does not hold one of the keys; nothing was removed.
+            IndexReadOnly, DiskFull, IndexBusy
+        """
+        self._check_usable()
+        wanted = list(dict.fromkeys([keys] if isinstance(keys, str) else keys))
+        held = self._store.owners(wanted)
+        missing = [key for key in wanted if key not in held]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UnknownKey(f"no picture {missing[0]!r}{more} in index {self.index_dir}; nothing was removed")
+        return self._store.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
+
+    @overload
+    def search(self, images: ImageLike, k: int = 10, *, min_score: float | None = None) -> SearchResult: ...
+
+    @overload
+    def search(
+        self, images: list[ImageLike] | tuple[ImageLike, ...], k: int = 10, *, min_score: float | None = None
+    ) -> list[SearchResult]: ...
+
+    def search(
+        self,
+        images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+    ) -> SearchResult | list[SearchResult]:
+        """Find the pictures that look most like one picture, or like each of several.
+
+        Args:
+            images: one picture, or a list or tuple of them.
+            k: hits at most, at least 1.
+            min_score: leave out hits with a lower cosine.
+
+        Returns:
+            One result for one picture, a list of them for several.
+
+        Raises:
+            PictureError: a query cannot be used.
+            ValueError: k is below 1.
+        """
+        self._check_usable()
+        if isinstance(images, list | tuple):
+            return self._answer(self._embedder.embed(images), k, min_score, [_name_of(image) for image in images])
+        vectors = self._embedder.embed([images])
+        return self._answer(vectors, k, min_score, [_name_of(images)])[0]
+
+    def search_vectors(self, vectors: Vectors, k: int = 10, *, min_score: float | None = None) -> list[SearchResult]:
+        """Find the pictures nearest to embeddings of the index's model.
+
+        Args:
+            vectors: (Q, D) unit rows.
+            k, min_score: as in `search`.
+
+        Raises:
+            VectorError: wrong shape, or rows not of unit length.
+        """
+        self._check_usable()
+        checked = check_unit_rows(vectors, self._store.space.dim)
+        return self._answer(checked, k, min_score, [None] * len(checked))
+
+    def embed(self, images: Sequence[ImageLike]) -> Vectors:
+        """(N, D) unit embeddings of N pictures, as the index's model sees them.
+
+        Raises:
+            PictureError: one of them cannot be used.
+        """
+        self._check_usable()
+        return self._embedder.embed(images)
+
+    def info(self) -> IndexInfo:
+        """What the index holds."""
+        self._check_usable()
+        snapshot = self._store.snapshot
+        space = snapshot.space
+        return IndexInfo(
+            snapshot.images,
+            self._store.products(),
+            snapshot.generation,
+            ModelInfo(space.model_name, space.model_fingerprint, space.dim),
+            self._store.recipe(),
+            self._store.sizes(),
+        )
+
+    def refresh(self) -> int:
+        """Move to the newest generation that anybody has committed, and return its number."""
+        self._check_usable()
+        return self._store.refresh()
+
+    def backup(self, destination: str | os.PathLike[str]) -> Backup:
+        """Copy the newest generation into a new folder, while readers and writers go on.
+
+        Raises:
+            IndexExists: there is something at `destination`.
+            IndexReadOnly, DiskFull
+        """
+        self._check_usable()
+        return backup(self.index_dir, Path(destination))
+
+    def close(self) -> None:
+        """Let go of the index and the encoder. May be called twice."""
+        if not self._is_closed and self._pid == os.getpid():
+            self._is_closed = True
+            self._store.close()
+            self._embedder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(
+        self, vectors: Vectors, k: int, min_score: float | None, names: Sequence[str | None]
+    ) -> list[SearchResult]:
+        if k < 1:
+            raise ValueError(f"k is {k}, at least 1 is needed")
+        snapshot = self._store.snapshot
+        found = snapshot.search(vectors, k)
+        pictures = self._store.pictures(snapshot, np.unique(found.ids[found.ids >= 0]).tolist())
+        lowest = -np.inf if min_score is None else min_score
+        results = []
+        for name, ids, scores in zip(names, found.ids.tolist(), found.scores.tolist(), strict=True):
+            matches = [
+                (pictures[id_], score) for id_, score in zip(ids, scores, strict=True) if id_ >= 0 and score >= lowest
+            ]
+            hits = [_hit(rank, picture, score) for rank, (picture, score) in enumerate(matches, 1)]
+            results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
+        return results
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise EngineUnusable(
+                f"the engine of {self.index_dir} was opened in process {self._pid} and inherited through a fork; "
+                "open one in each process"
+            )
+        if self._is_closed:
+            raise EngineUnusable(f"the engine of {self.index_dir} is closed; open it again")
+
+
+def _hit(rank: int, picture: Picture, score: float) -> Hit:
+    attributes = picture.attributes
+    return Hit(rank, picture.key, picture.path, min(score, 1.0), None, attributes.product_id, attributes.metadata)
+
+
+def _name_of(image: object) -> str | None:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else None

@@ -1,0 +1,81 @@
+"""What can go wrong, as one exception tree.
+
+RetrievalError                a message of one line: thing, value, limit, remedy
+├── GalleryError              a folder or manifest cannot be used as a gallery
+│   ├── ManifestError         a manifest's columns or values are wrong
+│   └── RemovalsRefused       a sync would remove suspiciously much
+├── PictureError              one picture cannot be used; a run sets it aside and goes on
+│   ├── PictureUnreadable     its bytes could not be read; tried again at every run
+│   ├── PictureUndecodable    its bytes are no picture; remembered until the file changes
+│   └── PictureTooLarge       more megapixels than the limit; remembered likewise
+├── ModelError                an encoder cannot be opened
+│   ├── UnknownModel          no such name or model directory
+│   ├── WeightsUnavailable    the weights are not at hand and could not be downloaded
+│   └── ModelDamaged          weights or configuration differ from their checksum
+├── DeviceUnavailable         the device asked for is not there
+├── UnknownKey                no picture of that name is in the index
+└── EngineUnusable            the engine is closed, or was inherited through a fork
+
+Errors of the index on disk are `indexer.errors.IndexerError`, a tree of its own: `indexer` knows nothing of
+pictures. Libraries raise; only the command line prints and exits.
+"""
+
+
+class RetrievalError(Exception):
+    """Base of every error that retrieval raises on purpose."""
+
+
+class GalleryError(RetrievalError):
+    """A folder or manifest cannot be used as a gallery."""
+
+
+class ManifestError(GalleryError):
+    """A manifest's columns or values are wrong; names the file, the row and the column."""
+
+
+class RemovalsRefused(GalleryError):
+    """A sync would remove suspiciously much of a source; nothing was changed."""
+
+
+class PictureError(RetrievalError):
+    """One picture cannot be used; `str()` is the reason, without the picture's name."""
+
+
+class PictureUnreadable(PictureError):
+    """A picture's bytes could not be read (permission, broken link, vanished)."""
+
+
+class PictureUndecodable(PictureError):
+    """A picture's bytes could be read but not decoded."""
+
+
+class PictureTooLarge(PictureError):
+    """A picture has more megapixels than the limit."""
+
+
+class ModelError(RetrievalError):
+    """An encoder cannot be opened."""
+
+
+class UnknownModel(ModelError):
+    """No model of that name, and no model directory at that path."""
+
+
+class WeightsUnavailable(ModelError):
+    """A model's weights are not on this machine and could not be downloaded."""
+
+
+class ModelDamaged(ModelError):
+    """A model's files differ from their checksum or cannot be parsed."""
+
+
+class DeviceUnavailable(RetrievalError):
+    """The device asked for is not on this machine."""
+
+
+class UnknownKey(RetrievalError):
+    """No picture of that key is in the index."""
+
+
+class EngineUnusable(RetrievalError):
+    """The engine is closed, or was inherited through a fork."""

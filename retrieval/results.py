@@ -1,0 +1,143 @@
+"""What a caller gets back; `to_dict()` is the stable shape of --json, of Python and of HTTP alike."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval.records import Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One picture that looks like the query.
+
+    Attributes:
+        rank: from 1.
+        key: the caller's name for it.
+        path: of its file, absolute, or None where there is none.
+        score: cosine similarity, at most 1; higher is better.
+        match_probability: that both show the same product, or None while the model is not calibrated.
+        product_id: the product it shows, or None.
+        metadata: whatever the manifest or the upsert said.
+    """
+
+    rank: int
+    key: str
+    path: Path | None
+    score: float
+    match_probability: float | None
+    product_id: str | None
+    metadata: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "rank": self.rank,
+            "key": self.key,
+            "path": None if self.path is None else str(self.path),
+            "score": self.score,
+            "match_probability": self.match_probability,
+            "product_id": self.product_id,
+            "metadata": dict(self.metadata),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer to one query.
+
+    Attributes:
+        query: the path that was asked about, or None for pixels and vectors.
+        hits: best first.
+        generation: of the index that answered.
+        model: fingerprint of the model that embedded the query and the pictures.
+    """
+
+    query: str | None
+    hits: list[Hit]
+    generation: int
+    model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "query": self.query,
+            "hits": [hit.to_dict() for hit in self.hits],
+            "generation": self.generation,
+            "model": self.model,
+        }
+
+
+@dataclass(slots=True)
+class IndexReport:
+    """What a sync did.
+
+    Attributes:
+        added, updated, removed, unchanged: numbers of pictures.
+        skipped: pictures (and folders that could not be listed) that were set aside, with the reason.
+        stale: keys whose file has changed and cannot be used now; they keep their former vector.
+        seconds: of the whole sync.
+        images_per_second: embedded pictures a second, from the first to the last; 0 where none was.
+        generation: of the index afterwards.
+    """
+
+    added: int = 0
+    updated: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    generation: int = 0
+
+    @property
+    def has_new_skips(self) -> bool:
+        """Some picture was set aside that was not known to be unusable."""
+        return any(not skip.known for skip in self.skipped)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "added": self.added,
+            "updated": self.updated,
+            "removed": self.removed,
+            "unchanged": self.unchanged,
+            "skipped": [skip.to_dict() for skip in self.skipped],
+            "stale": self.stale,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "generation": self.generation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model of an index."""
+
+    name: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """What an index holds.
+
+    Attributes:
+        images, products: numbers in this generation.
+        recipe: how vectors are stored and searched, a FAISS factory string.
+        bytes: sizes on disk: catalog, segments, pictures (kept uploads), total.
+    """
+
+    images: int
+    products: int
+    generation: int
+    model: ModelInfo
+    recipe: str
+    bytes: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return asdict(self)
