@@ -25,7 +25,7 @@ from retrieval.encoder.preprocess import DECODE_MARGIN, Preprocessing, preproces
 from retrieval.images import decode
 
 SEED = 20261123
-MARGINS = (1.0, 1.25, 1.5, 1.75, 2.0)
+MARGINS = (1.0, 1.25, 1.5, 1.75, 1.9, 2.0)
 EIGHTHS = (1, 2, 4)  # the scales below the full size that decode() uses
 HOW = Preprocessing(224, 256, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 LENS_BLUR_PX = 0.6  # standard deviation of a good lens with its sensor
@@ -190,7 +190,7 @@ def measure(model: torch.nn.Module, count: int) -> tuple[dict[str, dict[str, lis
     by_ratio: dict[str, list[float]] = {}
     for number, (kind, shorter, jpeg) in enumerate(jpegs(count)):
         ratios = [shorter * eighths / 8 / HOW.resize_px for eighths in EIGHTHS]
-        usable = [ratio for ratio in ratios if 1.0 <= ratio < 3.0]
+        usable = [ratio for ratio in ratios if 1.0 <= ratio < 2 * MARGINS[-1]]  # scales double
         scaled = [decode(jpeg, min_side_px=math.floor(ratio * HOW.resize_px)) for ratio in usable]
         full, *others = embed(model, [decode(jpeg), *scaled])
         cosine_of = dict(zip(usable, (float(full @ other) for other in others), strict=True))
@@ -198,7 +198,7 @@ def measure(model: torch.nn.Module, count: int) -> tuple[dict[str, dict[str, lis
             by_ratio.setdefault(f"{math.floor(ratio * 5) / 5:.1f}", []).append(cosine)
         for margin in MARGINS:
             kept = [ratio for ratio in ratios if ratio >= margin]
-            by_margin[str(margin)][kind].append(cosine_of.get(min(kept, default=0.0), 1.0))
+            by_margin[str(margin)][kind].append(cosine_of[min(kept)] if kept else 1.0)
         print(f"\r{number + 1}/{count}", end="", flush=True)
     print()
     return by_margin, dict(sorted(by_ratio.items()))

@@ -8,7 +8,6 @@ are measured in turn, round by round, on the same files in the same process; the
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from common import grocery_split, peak_memory_bytes, record, render_photos
 
+from common import grocery_split, record, render_photos
 from retrieval.encoder.preprocess import decode_min_side, preprocess
 from retrieval.encoder.runtime import Encoder, open_encoder
 from retrieval.images import decode, read_bytes
@@ -64,14 +63,13 @@ def measure_limit(files: Sequence[Path], encoder: Encoder, rounds: int) -> Limit
 
 
 def decode_all(files: Sequence[Path], encoder: Encoder, *, keep: bool = True) -> np.ndarray:
-    """Read, decode and resize on every core; (N, 3, P, P), or the last one alone if they are not to be kept."""
+    """Read, decode and resize on every core; (N, 3, P, P), or nothing if the pixels are not to be kept."""
     how = encoder.preprocessing
 
     def load(path: Path) -> np.ndarray:
         return preprocess(decode(read_bytes(path), min_side_px=decode_min_side(how)), how)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        pixels = None
         kept = [pixels for pixels in pool.map(load, files) if keep]
     return np.stack(kept) if keep else np.empty(0)
 
@@ -100,13 +98,8 @@ def _seconds(step: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=Path, help="only run the pipeline on a folder and print its peak memory")
     arguments = parser.parse_args()
     encoder = open_encoder(MODEL, device="cpu")
-    if arguments.peak:
-        index_all(sorted(arguments.peak.iterdir()), encoder)
-        print(peak_memory_bytes())
-        return
     grocery = [picture.path for picture in grocery_split("test")]
     datasets = {"Grocery test, 350 px": grocery[:400]}
     with tempfile.TemporaryDirectory() as folder:
@@ -126,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

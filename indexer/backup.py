@@ -3,14 +3,15 @@
 import os
 import shutil
 import sqlite3
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indexer.catalog import CATALOG_FILE, Catalog
-from indexer.errors import IndexExists
-from indexer.files import sync_folder, translated_os_errors
+from indexer.errors import IndexDamaged, IndexExists
+from indexer.files import sync_folder, total_bytes, translated_os_errors
 from indexer.segments import SEGMENTS_FOLDER
 
 
@@ -47,7 +48,7 @@ def backup(index_dir: Path, destination: Path) -> Backup:
     destination = destination.absolute()
     if destination.exists():
         raise IndexExists(f"{destination} exists already; a backup makes a new folder, name one that is not there")
-    aside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    aside = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
     try:
         with translated_os_errors(destination):
             aside.mkdir(parents=True)
@@ -58,7 +59,7 @@ def backup(index_dir: Path, destination: Path) -> Backup:
                 _copy(index_dir / name, aside / name)
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
-            size_bytes = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+            size_bytes = total_bytes(aside.rglob("*"))
             aside.replace(destination)
             sync_folder(destination.parent)
     except BaseException:
@@ -83,6 +84,9 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:
+        raise IndexDamaged(f"{source} is missing; run `retrieve verify --repair`, then back up again") from None
     with target.open("rb+") as file:
         os.fsync(file.fileno())

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from indexer.errors import (
@@ -17,11 +17,12 @@ from indexer.errors import (
     IndexReadOnly,
     IndexTooNew,
 )
-from indexer.files import sync_folder
+from indexer.files import sync_folder, translated_os_errors
 from indexer.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA
 
 CATALOG_FILE = "catalog.sqlite"
 BUSY_TIMEOUT_S = 30.0
+CHECKPOINT_TIMEOUT_S = 1.0  # while a checkpoint waits for readers, writers wait for it
 TRUNCATING_CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 
@@ -54,25 +55,22 @@ class Catalog:
     def create(index_dir: Path, *, model_name: str, model_fingerprint: str, dim: int) -> None:
         """Make an empty catalog in `index_dir`, whole or not at all."""
         path = index_dir / CATALOG_FILE
-        aside = index_dir / f".{CATALOG_FILE}.{os.getpid()}.tmp"
+        aside = index_dir / f".{CATALOG_FILE}.tmp"
+        _remove_with_logs(aside)  # what a killed process left
         try:
-            with translated_sqlite_errors(path):
-                connection = sqlite3.connect(aside, isolation_level=None)
-                try:
-                    connection.executescript(
-                        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};"
-                        f"PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA} COMMIT;"
-                    )
-                    connection.execute("BEGIN")
-                    connection.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
-                    connection.execute("INSERT INTO generations VALUES (0, 1, ?, 'created')", (time.time_ns(),))
-                    connection.execute("COMMIT")
-                finally:
-                    connection.close()
-            aside.replace(path)
-            sync_folder(index_dir)
+            with translated_sqlite_errors(path), closing(sqlite3.connect(aside, isolation_level=None)) as new:
+                new.executescript(
+                    f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA}"
+                )
+                new.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
+                new.execute("INSERT INTO generations VALUES (0, 1, ?, 'created')", (time.time_ns(),))
+                new.execute("COMMIT")
+                new.execute("PRAGMA journal_mode = WAL")  # last: what a log holds would not be renamed with the file
+            with translated_os_errors(path):
+                aside.replace(path)
+                sync_folder(index_dir)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            _remove_with_logs(aside)
             raise
 
     @contextmanager
@@ -128,7 +126,9 @@ class Catalog:
         """Move what the write-ahead log holds into the database, as far as readers let it."""
         if self._writer is not None:
             with self._write_lock, translated_sqlite_errors(self.path):
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * CHECKPOINT_TIMEOUT_S:.0f}")
                 self._writer.execute(TRUNCATING_CHECKPOINT)
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * BUSY_TIMEOUT_S:.0f}")
 
     def backup_to(self, target: Path) -> None:
         """Copy one committed state into a new, self-contained database file, while others write."""
@@ -170,6 +170,11 @@ class Catalog:
             )
 
 
+def _remove_with_logs(path: Path) -> None:
+    for one in path.parent.glob(f"{path.name}*"):
+        one.unlink(missing_ok=True)
+
+
 def _connect(path: Path, *, frozen: bool) -> sqlite3.Connection:
     with translated_sqlite_errors(path):
         if frozen:
@@ -180,8 +185,12 @@ def _connect(path: Path, *, frozen: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S, cached_statements=256
         )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -216,7 +225,7 @@ def _translate(error: sqlite3.Error, path: Path) -> IndexerError:
             f"index {index_dir}: no space left to write ({error}); everything committed before is safe, free some "
             "space and run again"
         )
-    if name.startswith("SQLITE_BUSY") or name.startswith("SQLITE_LOCKED"):
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
         return IndexBusy(f"index {index_dir} was held by another writer for {BUSY_TIMEOUT_S:.0f} s; try again")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return IndexReadOnly(f"index {index_dir} cannot be opened or written ({error}); check its permissions")

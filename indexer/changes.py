@@ -101,7 +101,8 @@ class Committed:
     Attributes:
         generation: the newest one, whether or not this commit made it.
         added, updated, removed: keys, each in the order given.
-        outdated: keys of puts and removes whose `expected_id` no longer held; a later write stands there.
+        outdated: keys of puts and removes whose `expected_id` no longer held (a later write stands there), and of
+            attributes for a key that holds no picture.
     """
 
     generation: int
@@ -188,6 +189,9 @@ class _Writer:
         row = self._execute("SELECT key FROM pictures WHERE id = ? AND removed IS NULL", (picture_id,)).fetchone()
         if row is None:
             return
+        attributes = self._execute(
+            "SELECT product_id, label, metadata FROM attributes WHERE picture_id = ? AND until IS NULL", (picture_id,)
+        ).fetchone()
         self._retire(picture_id)
         columns = "key, source_id, path, content_hash, size_bytes, mtime_ns, scanned_ns, box"
         renewed_id = self._execute(
@@ -196,9 +200,7 @@ class _Writer:
         ).lastrowid
         self._insert_vector(renewed_id, vector)
         self._execute(
-            "INSERT INTO attributes SELECT ?, product_id, label, metadata, ?, NULL FROM attributes"
-            " WHERE picture_id = ? AND until = ?",
-            (renewed_id, self._generation, picture_id, self._generation),
+            "INSERT INTO attributes VALUES (?, ?, ?, ?, ?, NULL)", (renewed_id, *attributes, self._generation)
         )
         self.updated.append(row[0])
 

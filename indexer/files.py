@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,12 +52,12 @@ def write_whole(path: Path) -> Iterator[HashingFile]:
     Raises:
         DiskFull, IndexReadOnly: instead of the OSErrors that mean this.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # two threads may keep the same picture at once
     file: HashingFile | None = None
     try:
         with translated_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = HashingFile(os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666))
+            file = HashingFile(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield file
             aside.replace(path)
             sync_folder(path.parent)
@@ -99,6 +101,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def total_bytes(paths: Iterable[Path]) -> int:
+    """The size of all those of `paths` that are files; one that vanishes meanwhile counts nothing."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
 def network_file_system(folder: Path) -> str | None:
     """The name of the network file system that holds `folder`, or None for a local disk.
 
@@ -116,7 +127,7 @@ def _network_file_system_among(mounts: list[str], folder: Path) -> str | None:
     holder, kind = Path("/"), ""
     for line in mounts:
         _, mount_point, mount_kind, *_ = line.split(" ")
-        point = Path(mount_point.encode("latin-1", "surrogateescape").decode("unicode_escape"))
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount_point))
         if folder.is_relative_to(point) and len(point.parts) >= len(holder.parts):
             holder, kind = point, mount_kind
     is_network = kind in NETWORK_FILE_SYSTEMS or kind == "fuse.sshfs"

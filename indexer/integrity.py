@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from indexer import kept, sealing
 from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
 from indexer.lookup import ids_without_vector
-from indexer.segments import SEGMENTS_FOLDER, Segment
+from indexer.segments import SEGMENTS_FOLDER, Segment, read_raw_rows
 from indexer.snapshot import newest_generation
 
 
@@ -56,7 +54,7 @@ class Integrity:
 @dataclass(frozen=True, slots=True)
 class _SegmentRow:
     id: int
-    space_id: int
+    dim: int
     file: str
     rows: int
     size_bytes: int
@@ -107,6 +105,11 @@ def salvage(index_dir: Path) -> None:
         IndexDamaged: the catalog itself is damaged.
     """
     with closing(Catalog(index_dir)) as catalog, catalog.write() as connection:
+        if problems := _sqlite_problems(connection):
+            raise IndexDamaged(
+                f"index {index_dir}: its catalog is damaged ({problems[0]}); restore it from a `retrieve backup`, "
+                "or index the gallery again into another folder"
+            )
         for segment in _segments(connection):
             if _segment_problem(index_dir, segment, Integrity()):
                 _empty_segment(connection, index_dir, segment)
@@ -125,7 +128,10 @@ def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
 
 
 def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
-    rows = connection.execute("SELECT id, space_id, file, rows, size_bytes, sha256 FROM segments ORDER BY id")
+    rows = connection.execute(
+        "SELECT g.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256 FROM segments g"
+        " JOIN spaces s ON s.id = g.space_id ORDER BY g.id"
+    )
     return [_SegmentRow(*row) for row in rows.fetchall()]
 
 
@@ -137,14 +143,18 @@ def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) ->
     elif sha256_of(path) != segment.sha256:
         found.problems.append(f"{name} differs from its checksum")
     else:
-        return False
+        try:
+            Segment(index_dir, segment.id, segment.file, segment.rows, segment.size_bytes)
+            return False
+        except IndexDamaged:
+            found.problems.append(f"{name} differs from what the catalog says of it")
     return True
 
 
 def _altered_in_catalog(connection: sqlite3.Connection) -> list[int]:
     rows = connection.execute(
-        "SELECT e.picture_id, e.vector, e.checksum, 2 * s.dim FROM embeddings e JOIN spaces s ON s.id = e.space_id"
-        " WHERE e.segment_id IS NULL"
+        "SELECT p.id, e.vector, e.checksum, 2 * s.dim FROM embeddings e JOIN spaces s ON s.id = e.space_id"
+        " JOIN pictures p ON p.id = e.picture_id WHERE e.segment_id IS NULL AND p.removed IS NULL"
     )
     return [row[0] for row in rows if row[1] is None or len(row[1]) != row[3] or zlib.crc32(row[1]) != row[2]]
 
@@ -161,16 +171,11 @@ def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment
 
 def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> Iterator[tuple[int, bytes]]:
     """Picture id and float16 bytes of each vector of a damaged segment that still has its checksum."""
-    try:
-        opened = Segment(index_dir, segment.id, segment.file, segment.rows, segment.size_bytes)
-    except IndexDamaged:
-        return
-    rows = connection.execute("SELECT picture_id, checksum FROM embeddings WHERE segment_id = ?", (segment.id,))
-    checksums: dict[int, int] = dict(rows.fetchall())
-    vectors = opened.vectors().astype("<f2")
-    for picture_id, vector in zip(opened.ids.tolist(), np.ascontiguousarray(vectors), strict=True):
-        blob = vector.tobytes()
-        if checksums.get(picture_id) == zlib.crc32(blob):
+    rows = connection.execute(
+        "SELECT picture_id, checksum FROM embeddings WHERE segment_id = ? ORDER BY picture_id", (segment.id,)
+    ).fetchall()
+    for (picture_id, checksum), blob in zip(rows, read_raw_rows(index_dir, segment.file, segment.dim), strict=False):
+        if zlib.crc32(blob) == checksum:
             yield picture_id, blob
 
 

@@ -3,11 +3,11 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from indexer.catalog import Catalog
-from indexer.files import write_whole
+from indexer.files import sha256_of, translated_os_errors, write_whole
 
 KEPT_FOLDER = "pictures"
 ORPHAN_AGE_S = 3600.0  # a younger file may belong to an upsert that is about to commit
@@ -22,8 +22,9 @@ def keep(index_dir: Path, content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
     relative = f"{KEPT_FOLDER}/{digest[:2]}/{digest}"
     path = index_dir / relative
-    if path.is_file() and path.stat().st_size == len(content):
-        os.utime(path)  # young again: `remove_orphans` must not take it before the commit names it
+    if path.is_file() and sha256_of(path) == digest:
+        with translated_os_errors(path):
+            os.utime(path)  # young again: `remove_orphans` must not take it before the commit names it
     else:
         with write_whole(path) as file:
             file.write(content)
@@ -31,18 +32,19 @@ def keep(index_dir: Path, content: bytes) -> str:
     return relative
 
 
-def orphans(catalog: Catalog, index_dir: Path) -> Iterator[Path]:
+def orphans(catalog: Catalog, index_dir: Path) -> list[Path]:
     """Kept files that no picture, not even a removed one, names."""
+    present = set((index_dir / KEPT_FOLDER).glob("*/*"))  # first: a file is there before the commit that names it
     with catalog.read() as connection:
-        named = {row[0] for row in connection.execute("SELECT path FROM pictures WHERE path LIKE 'pictures/%'")}
-    for path in sorted((index_dir / KEPT_FOLDER).glob("*/*")):
-        if path.relative_to(index_dir).as_posix() not in named:
-            yield path
+        rows = connection.execute("SELECT path FROM pictures WHERE path LIKE 'pictures/%'")
+        named = {index_dir / row[0] for row in rows}
+    return sorted(present - named)
 
 
 def remove_orphans(catalog: Catalog, index_dir: Path) -> None:
     """Remove those that are old enough to belong to a killed writer."""
     oldest_s = time.time() - ORPHAN_AGE_S
     for path in orphans(catalog, index_dir):
-        if path.stat().st_mtime < oldest_s:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # written aside a moment ago, and in its place by now
+            if path.stat().st_mtime < oldest_s:
+                path.unlink()

@@ -44,7 +44,9 @@ def job_lock(index_dir: Path, verb: str) -> Iterator[None]:
 @contextmanager
 def try_seal_lock(index_dir: Path) -> Iterator[bool]:
     """Hold the lock under which segment files come and go; yields False, at once, where another holds it."""
-    descriptor = os.open(index_dir / SEAL_LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+    path = index_dir / SEAL_LOCK
+    with translated_os_errors(path):
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         yield _try_lock(descriptor)
     finally:

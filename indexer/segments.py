@@ -57,26 +57,33 @@ class Segment:
 
     def search(self, queries: Vectors, k: int, removed: Ids) -> Neighbors:
         """The k nearest vectors of each query whose ids are not in `removed` (sorted)."""
-        k_here = min(k, len(self.ids))
+        k_here = min(k, len(self.ids) - removed.size)
         if k_here == 0:
             return Neighbors.empty(len(queries), k)
         if removed.size:
             scores, ids = self._index.search(queries, k_here, params=_leaving_out(removed))
         else:
             scores, ids = self._index.search(queries, k_here)
-        scores[ids < 0] = -np.inf
         return Neighbors(ids, scores)
 
-    def vectors(self) -> NDArray[np.float32]:
-        """(N, D) float32, row for row as `ids`; a copy in memory."""
-        rows: NDArray[np.float32] = self._index.index.reconstruct_n(0, len(self.ids))
-        return rows
+
+def read_raw_rows(index_dir: Path, file: str, dim: int) -> list[bytes]:
+    """The float16 bytes of each vector of a damaged exact segment, in the order of ids, as far as the file goes.
+
+    Rests on where such a file keeps them: in one piece behind a header of fixed length. FAISS itself would refuse the
+    whole file for one wrong byte of its header.
+    """
+    empty = faiss.serialize_index(faiss.index_factory(dim, EXACT_RECIPE, faiss.METRIC_INNER_PRODUCT))
+    start = len(empty) - 8  # behind the vectors, of which it has none, come the number of ids and the ids
+    path = index_dir / SEGMENTS_FOLDER / file
+    content = path.read_bytes() if path.is_file() else b""
+    return [content[at : at + 2 * dim] for at in range(start, len(content), 2 * dim)]
 
 
 def _leaving_out(removed: Ids) -> Any:
-    parameters = faiss.SearchParameters()
-    parameters.sel = faiss.IDSelectorNot(faiss.IDSelectorBatch(removed))
-    return parameters
+    parameters: Any = faiss.SearchParameters  # its stub does not know that it takes arguments
+    # as an argument: some versions of FAISS lose a selector that is assigned to the attribute
+    return parameters(sel=faiss.IDSelectorNot(faiss.IDSelectorBatch(removed)))
 
 
 def _map(path: Path, rows: int, size_bytes: int) -> Any:
@@ -89,8 +96,16 @@ def _map(path: Path, rows: int, size_bytes: int) -> Any:
         raise IndexDamaged(f"segment {path} has {actual_bytes} bytes, {size_bytes} were written; {remedy}")
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise IndexDamaged(f"segment {path} cannot be read ({str(error).splitlines()[0]}); {remedy}") from error
-    if index.ntotal != rows or not hasattr(index, "id_map"):
-        raise IndexDamaged(f"segment {path} holds {index.ntotal} vectors, {rows} were written; {remedy}")
+    except (RuntimeError, MemoryError) as error:  # a wrong length in the header asks for any amount of memory
+        raise IndexDamaged(f"segment {path} cannot be read ({repr(error).splitlines()[0]}); {remedy}") from error
+    if not _is_exact(index, rows):
+        raise IndexDamaged(f"segment {path} is not the file of {rows} vectors that was written; {remedy}")
     return index
+
+
+def _is_exact(index: Any, rows: int) -> bool:
+    """Whether the values in the file's header that FAISS does not check are those of an exact segment."""
+    return hasattr(index, "id_map") and all(
+        (part.ntotal, part.d, part.metric_type, part.is_trained) == (rows, index.d, faiss.METRIC_INNER_PRODUCT, True)
+        for part in (index, index.index)
+    )

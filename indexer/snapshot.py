@@ -63,6 +63,8 @@ def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
         "SELECT number, s.id, s.model_name, s.model_fingerprint, s.dim FROM generations g"
         " JOIN spaces s ON s.id = g.space_id ORDER BY number DESC LIMIT 1"
     ).fetchone()
+    if row is None:
+        raise IndexDamaged("the catalog names no generation; restore the index from a `retrieve backup`")
     return row[0], Space(*row[1:])
 
 
@@ -80,7 +82,7 @@ def load_snapshot(connection: sqlite3.Connection, index_dir: Path) -> Snapshot:
 def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot:
     """The newest generation, reading only what changed since `current`; `current` itself where nothing did."""
     generation, space = newest_generation(connection)
-    if space != current.space:
+    if space != current.space or _is_without_one_of_its_segments(current, connection):
         return load_snapshot(connection, current.index_dir)
     return _advance(current, connection, generation)
 
@@ -101,6 +103,12 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
     ids, vectors = _rows_added_since(current, connection)
     tail = tail.extended(ids, vectors) if ids.size else tail
     return replace(current, generation=generation, segments=tuple(segments), tail=tail)
+
+
+def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Connection) -> bool:
+    """A repair has taken a segment out: its vectors have moved, and must not be found in both places."""
+    named = set(_column(connection, "SELECT id FROM segments WHERE space_id = ?", (current.space.id,)).tolist())
+    return any(one.segment.segment_id not in named for one in current.segments)
 
 
 def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[Segment]:
@@ -138,7 +146,7 @@ def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tupl
 
 
 def _tail_of(rows: Sequence[tuple[int, bytes]], dim: int) -> Tail:
-    damaged = [picture_id for picture_id, blob in rows if len(blob) != 2 * dim]
+    damaged = [picture_id for picture_id, blob in rows if len(blob or b"") != 2 * dim]
     if damaged:
         raise IndexDamaged(
             f"the vectors of {len(damaged)} pictures in the catalog are cut short; run `retrieve verify --repair`"

@@ -10,8 +10,8 @@ from pathlib import Path
 from indexer import kept, lookup, sealing
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
-from indexer.errors import IndexerError, IndexExists, IndexReadOnly
-from indexer.files import network_file_system, translated_os_errors
+from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexReadOnly
+from indexer.files import network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
 from indexer.snapshot import Snapshot, Space, load_snapshot, next_snapshot
@@ -61,12 +61,12 @@ class IndexStore:
 
         Raises:
             IndexExists: there is an index in that folder, or the folder holds other things.
+            IndexBusy: another process is making an index there.
             IndexReadOnly, DiskFull
             IndexerError: the folder lies on a network file system.
         """
         folder = Path(index_dir).absolute()
-        if (folder / CATALOG_FILE).exists():
-            raise IndexExists(f"there is an index at {folder} already; open it, or choose another folder")
+        _refuse_second(folder)
         with translated_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)]
@@ -75,7 +75,10 @@ class IndexStore:
                 f"{folder} holds other files ({strangers[0]}); an index needs a folder of its own, choose another one"
             )
         _refuse_network(folder)
-        with translated_os_errors(folder), try_seal_lock(folder):
+        with try_seal_lock(folder) as is_mine:
+            if not is_mine:
+                raise IndexBusy(f"another process is making an index at {folder}; wait a moment and open it")
+            _refuse_second(folder)
             Catalog.create(folder, model_name=model_name, model_fingerprint=model_fingerprint, dim=dim)
         return cls(folder)
 
@@ -116,16 +119,21 @@ class IndexStore:
 
         Raises:
             VectorError: a vector is not a unit row of this space.
-            IndexReadOnly, DiskFull, IndexBusy
+            IndexReadOnly, IndexBusy
+            DiskFull: no space for the changes, or, these being safe, none for the segment that was due.
         """
         if changes.puts:
             keys = [put.key for put in changes.puts]
             check_unit_rows([put.vector for put in changes.puts], self.space.dim, keys)
+        if changes.renewals:
+            names = [f"picture {picture_id}" for picture_id in changes.renewals]
+            check_unit_rows(list(changes.renewals.values()), self.space.dim, names)
         self._check_disk()
         with self._catalog.write() as connection:
             committed = apply(connection, changes, note)
+            is_due = sealing.is_due(connection, self.space.id)
         self.refresh()
-        if len(self._snapshot.tail.ids) >= sealing.SEAL_ROWS:
+        if is_due:
             sealing.seal(self._catalog, self.index_dir)
             self.refresh()
         return committed
@@ -209,9 +217,9 @@ class IndexStore:
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""
-        catalog = sum(path.stat().st_size for path in self.index_dir.glob(f"{CATALOG_FILE}*"))
-        segments = _folder_bytes(self.index_dir / SEGMENTS_FOLDER)
-        pictures = _folder_bytes(self.index_dir / kept.KEPT_FOLDER)
+        catalog = total_bytes(self.index_dir.glob(f"{CATALOG_FILE}*"))
+        segments = total_bytes((self.index_dir / SEGMENTS_FOLDER).rglob("*"))
+        pictures = total_bytes((self.index_dir / kept.KEPT_FOLDER).rglob("*"))
         return {
             "catalog": catalog,
             "segments": segments,
@@ -246,9 +254,10 @@ def _refuse_network(folder: Path) -> None:
         )
 
 
+def _refuse_second(folder: Path) -> None:
+    if (folder / CATALOG_FILE).exists():
+        raise IndexExists(f"there is an index at {folder} already; open it, or choose another folder")
+
+
 def _may_be_there_before(name: str) -> bool:
-    return name in (JOB_LOCK, SEAL_LOCK) or (name.startswith(f".{CATALOG_FILE}") and name.endswith(".tmp"))
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return name in (JOB_LOCK, SEAL_LOCK) or name.startswith(f".{CATALOG_FILE}.tmp")

@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from indexer.vectors import Ids, Neighbors, Vectors, rank_scores
 
+_LEAST_ROWS = 64  # below which neither growing nor shrinking is worth a thought
+
 
 class _Room:
     """Arrays with spare rows, shared by successive tails; only the newest may write behind its own end."""
 
     def __init__(self, ids: Ids, vectors: Vectors) -> None:
-        self.ids = np.empty(max(64, 2 * len(ids)), np.int64)
+        self.ids = np.empty(max(_LEAST_ROWS, 2 * len(ids)), np.int64)
         self.vectors = np.empty((len(self.ids), vectors.shape[1]), np.float32)
         self.used = 0
         self.append(ids, vectors)
@@ -60,8 +62,11 @@ class Tail:
         return Tail(room.ids[:end], room.vectors[:end], is_removed, room)
 
     def without(self, removed: Ids) -> "Tail":
-        """This tail with the pictures `removed` marked as such."""
-        return Tail(self.ids, self.vectors, self.is_removed | np.isin(self.ids, removed), self._room)
+        """This tail with the pictures `removed` marked as such, and copied without them once they are the most."""
+        is_removed = self.is_removed | np.isin(self.ids, removed)
+        if 2 * np.count_nonzero(is_removed) > max(len(self.ids), _LEAST_ROWS):
+            return Tail.of(self.ids[~is_removed], self.vectors[~is_removed])
+        return Tail(self.ids, self.vectors, is_removed, self._room)
 
     @property
     def visible(self) -> Ids:

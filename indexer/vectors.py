@@ -47,7 +47,10 @@ def check_unit_rows(vectors: ArrayLike, dim: int, names: Sequence[str] | None = 
     Raises:
         VectorError: the shape is not (N, dim), or a row is not finite or not of unit length.
     """
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    try:
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    except ValueError as error:
+        raise VectorError(f"vectors that are not (N, {dim}) numbers given: {error}") from None
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise VectorError(f"vectors of shape {rows.shape} given, the index takes (N, {dim})")
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))

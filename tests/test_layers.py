@@ -26,8 +26,8 @@ LAYERS = {
         "sync",
         "pipeline embedder evaluation calibration report",
         "encoder gallery images rerank feedback evaluation.metrics",
-        "pixels headers plugins files",  # the parts of images
         "results",  # an IndexReport lists what was Skipped
+        "files",
         "errors records threads",
     ),
     "indexer": (
@@ -47,7 +47,10 @@ FOREIGN_TO_INDEXER = {"retrieval", "torch", "torchvision", "timm", "PIL", "simpl
 
 # torch costs 0.8 GB and seconds: a query on a CPU never loads it, so only these modules may name it,
 TORCH = {"torch", "torchvision", "timm"}
-TORCH_USERS = "encoder.twin encoder.weights encoder.names encoder.convert encoder.torch_runtime training"
+TORCH_USERS = (
+    "encoder.twin encoder.weights encoder.library encoder.timm_models encoder.torchvision_models encoder.names "
+    "encoder.convert encoder.torch_runtime training"
+)
 # and these only inside functions.
 TORCH_BORROWERS = "encoder.backbones encoder.checkpoint"
 # What a query on a CPU loads; neither these nor what they import when they are loaded may load torch.

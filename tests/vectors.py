@@ -1,13 +1,20 @@
 """Makers of unit vectors and of rows to commit, and the slow exact search that every store is held against."""
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.catalog import CATALOG_FILE
 from indexer.changes import Attributes, Put
-from indexer.vectors import Neighbors
+from indexer.lookup import Picture
+from indexer.snapshot import Snapshot
+from indexer.store import IndexStore
+from indexer.vectors import NO_ID, Neighbors
 
 
 def unit_rows(count: int, dim: int, seed: int) -> NDArray[np.float32]:
@@ -37,3 +44,37 @@ def exact_search(held: Mapping[int, NDArray[np.float32]], queries: NDArray[np.fl
         for column, (score, id_) in enumerate(sorted(scored)[:k]):
             found.ids[row, column], found.scores[row, column] = id_, -score
     return found
+
+
+def new_store(index_dir: Path, dim: int = 8) -> IndexStore:
+    """An empty index of a model that nobody needs to have."""
+    return IndexStore.create(index_dir, model_name="m", model_fingerprint="f", dim=dim)
+
+
+def pictures_found(store: IndexStore, snapshot: Snapshot | None = None) -> dict[str, Picture]:
+    """Every picture that a search in `snapshot` (the store's own if None) finds, under its key."""
+    seen = snapshot or store.snapshot
+    query = unit_rows(1, seen.space.dim, seed=0)
+    ids = [id_ for id_ in seen.search(query, seen.images + 1).ids[0].tolist() if id_ != NO_ID]
+    assert len(ids) == len(set(ids)) == seen.images, "each picture must be found once"
+    pictures = store.pictures(seen, ids).values()
+    by_key = {picture.key: picture for picture in pictures}
+    assert len(by_key) == len(ids), "each id must be a picture of its own key"
+    return by_key
+
+
+def own_scores(store: IndexStore, vectors: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """How well each key's vector is found under that key: near 1 where the index holds it, 0 where it does not."""
+    pictures = pictures_found(store)
+    found = store.search(np.stack(list(vectors.values())), max(1, store.snapshot.images))
+    scores = {}
+    for key, ids, row_scores in zip(vectors, found.ids, found.scores, strict=True):
+        here = np.flatnonzero(ids == pictures[key].id) if key in pictures else []
+        scores[key] = float(row_scores[here[0]]) if len(here) else 0.0
+    return scores
+
+
+def query_catalog(index_dir: Path, sql: str, *parameters: Any) -> list[Any]:
+    """Run one statement on the catalog behind the store's back, and commit it."""
+    with closing(sqlite3.connect(index_dir / CATALOG_FILE)) as connection, connection:
+        return connection.execute(sql, parameters).fetchall()

@@ -16,11 +16,12 @@ def library_names() -> list[tuple[str, str, bool]]:
     import torchvision
     from huggingface_hub import try_to_load_from_cache
 
-    from retrieval.encoder.weights import HUB_FILE, torchvision_names
+    from retrieval.encoder import torchvision_models
+    from retrieval.encoder.timm_models import HUB_FILE
 
     downloads = Path(torch.hub.get_dir()) / "checkpoints"
     rows = []
-    for name in torchvision_names():
+    for name in torchvision_models.names():
         url = torchvision.models.get_model_weights(name)["DEFAULT"].url
         rows.append((name, "torchvision", (downloads / url.rpartition("/")[2]).is_file()))
     for name in timm.list_pretrained():

@@ -1,5 +1,6 @@
 """How do manifests of other tools become rows of ours?"""
 
+import math
 from collections import Counter
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -129,9 +130,10 @@ def _box_of_polygon(text: str) -> Box:
         values = [float(value) for value in text.split(",")]
     except ValueError:
         values = []
-    if len(values) < 4 or len(values) % 2:
-        raise RowError(f'bounding-poly "{text}" is not x,y of two corners or more, as in 0.1,0.2,0.9,0.8')
     across, down = values[::2], values[1::2]
+    is_pairs = len(values) >= 4 and len(across) == len(down) and all(map(math.isfinite, values))
+    if not is_pairs or min(across) == max(across) or min(down) == max(down):
+        raise RowError(f'bounding-poly "{text}" is not x,y of two corners or more with an area, as in 0.1,0.2,0.9,0.8')
     left, top = min(across), min(down)
     is_relative = max(values) <= 1.0  # normalised vertices are fractions, absolute ones whole pixels
     return Box(left, top, max(across) - left, max(down) - top, is_relative)

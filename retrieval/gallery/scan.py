@@ -49,8 +49,7 @@ def scan_folder(
             raise GalleryError(f"gallery {source} is an index; pass the folder of the pictures")
         walk.run(key_prefix)
     except UnicodeEncodeError as error:
-        shown = source.encode("utf-8", "backslashreplace").decode()
-        raise GalleryError(f"gallery {shown}: {_NOT_UTF8}") from error
+        raise GalleryError(f"gallery {_shown(source)}: {_NOT_UTF8}") from error
     except NotADirectoryError as error:
         remedy = "pass a folder, or a .csv, .jsonl or .parquet manifest"
         raise GalleryError(f"gallery {source} is not a folder; {remedy}") from error
@@ -116,7 +115,7 @@ class _Walk:
                 else:
                     self._note(entry, folder + name, folder_key + name, is_named_picture)
             except UnicodeEncodeError:
-                self._set_aside(folder_key + name, _NOT_UTF8, entry.stat())
+                self.skipped.append(Skipped(_shown(folder_key + name), _NOT_UTF8))
             except OSError as error:
                 self._cannot_reach(folder + name, folder_key + name, is_named_picture, error)
         self._folders[inner:] = reversed(self._folders[inner:])
@@ -130,14 +129,11 @@ class _Walk:
             status = entry.stat()  # raises for a broken link
             if is_named_picture:
                 key.encode()
-                self._set_aside(key, NOT_A_FILE, status)
-
-    def _set_aside(self, key: str, reason: str, status: os.stat_result) -> None:
-        shown = key.encode("utf-8", "backslashreplace").decode()
-        self.skipped.append(Skipped(shown, reason, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
+                size, mtime = status.st_size, status.st_mtime_ns
+                self.skipped.append(Skipped(key, NOT_A_FILE, size_bytes=size, mtime_ns=mtime))
 
     def _cannot_reach(self, path: str, key: str, is_named_picture: bool, error: OSError) -> None:
-        shown, reason = key.encode("utf-8", "backslashreplace").decode(), why_unreadable(error, path)
+        shown, reason = _shown(key), why_unreadable(error, path)
         if is_named_picture:
             self.skipped.append(Skipped(shown, reason, cause="access"))
         else:
@@ -145,6 +141,10 @@ class _Walk:
 
 
 _name_of = operator.attrgetter("name")
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from vectors import exact_search, put, unit_rows
 
 import indexer.sealing
 from indexer.changes import Changes
 from indexer.errors import VectorError
 from indexer.store import IndexStore
+from vectors import exact_search, put, unit_rows
 
 DIM = 32
 

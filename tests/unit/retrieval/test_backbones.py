@@ -2,12 +2,14 @@
 
 import dataclasses
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -30,6 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))  # for children
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: refused at once
 
@@ -130,6 +133,14 @@ def test_the_list_names_packaged_models_and_files_put_by_hand(cache: Path) -> No
     ]
 
 
+def test_the_whole_list_asks_torchvision_and_timm(cache: Path, no_network: None) -> None:
+    models = {model.name: model for model in list_models(everything=True)}
+
+    assert models["convnext_tiny"] == ModelListing("convnext_tiny", "torchvision", False)
+    assert models["test_efficientnet.r160_in1k"] == ModelListing("test_efficientnet.r160_in1k", "timm", False)
+    assert models["efficientnet_lite2"].source == "packaged"
+
+
 # Packaged weights
 
 
@@ -191,8 +202,6 @@ def test_timm_weights_put_by_hand_are_used_without_a_download(cache: Path, no_ne
 
 
 def test_torchvision_weights_put_by_hand_are_used_without_a_download(cache: Path, no_network: None) -> None:
-    import torchvision
-
     torch.manual_seed(5)
     network = torchvision.models.squeezenet1_1(weights=None)
     torch.save(network.state_dict(), cache / "weights" / "squeezenet1_1.pth")
@@ -202,6 +211,25 @@ def test_torchvision_weights_put_by_hand_are_used_without_a_download(cache: Path
     assert (twin.config.preprocessing.input_px, twin.config.preprocessing.resize_px) == (224, 256)
     assert twin.config.preprocessing.interpolation == "bilinear"
     torch.testing.assert_close(twin.backbone.features[0].weight.data, network.features[0].weight.data)
+
+
+def test_auxiliary_classifiers_are_left_out_and_the_scaling_they_were_trained_with_is_kept(cache: Path) -> None:
+    network = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    torch.save(network.state_dict(), cache / "weights" / "googlenet.pth")
+
+    twin = load_twin("googlenet")
+
+    assert twin.backbone.transform_input
+    assert twin.backbone.state_dict().keys() == build_backbone("torchvision/googlenet", "native").state_dict().keys()
+
+
+def test_tensor_names_of_the_published_densenets_are_understood(cache: Path) -> None:
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", name): value for name, value in state.items()}
+    assert old.keys() != state.keys()
+    save_file(old, cache / "weights" / "densenet121.safetensors")
+
+    assert load_twin("densenet121").config.dim == 1024
 
 
 @pytest.mark.parametrize("name", [TINY, "squeezenet1_1"])

@@ -13,10 +13,9 @@ from PIL import Image, ImageFile
 
 import pictures
 from retrieval.errors import PictureError, PictureTooLarge, PictureUndecodable, PictureUnreadable
-from retrieval.files import read_bytes
-from retrieval.headers import format_of, jpeg_header
-from retrieval.images import DecodeLimits, decode
-from retrieval.plugins import pillow_limit
+from retrieval.images import DecodeLimits, decode, read_bytes
+from retrieval.images.headers import format_of, jpeg_header
+from retrieval.images.plugins import pillow_limit
 from retrieval.records import Box
 from unprivileged import run_unprivileged
 

@@ -92,7 +92,6 @@ def test_names_that_are_not_utf8_are_set_aside_with_an_escape(tmp_path: Path) ->
     assert keys(listing) == ["good.jpg"]
     assert set(reasons(listing.skipped)) == {"caf\\udce9.jpg", "d\\udcff"}
     assert {(one.reason, one.cause) for one in listing.skipped} == {("name is not UTF-8; rename it", "decode")}
-    assert min(one.mtime_ns for one in listing.skipped) > 0
 
 
 # Links
@@ -116,11 +115,12 @@ def test_each_real_folder_is_listed_once_under_its_own_name(tmp_path: Path) -> N
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:
-    touch(tmp_path, "a/b/c.jpg")
-    (tmp_path / "a/b/up").symlink_to("..")
-    (tmp_path / "a/top").symlink_to(tmp_path)
-    (tmp_path / "a/parent").symlink_to(tmp_path.parent)
-    assert [key for key in keys(scan_folder(tmp_path / "a")) if key.endswith("c.jpg")] == ["b/c.jpg"]
+    gallery = tmp_path / "around" / "gallery"
+    touch(gallery, "b/c.jpg")
+    (gallery / "b/up").symlink_to("..")
+    (gallery / "itself").symlink_to(gallery)
+    (gallery / "around").symlink_to(gallery.parent)
+    assert keys(scan_folder(gallery)) == ["b/c.jpg"]
 
 
 def test_a_broken_link_to_a_picture_is_an_access_error(tmp_path: Path) -> None:

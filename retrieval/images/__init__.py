@@ -1,0 +1,6 @@
+"""A path, bytes, an array or a Pillow image as an upright RGB picture."""
+
+from retrieval.files import read_bytes
+from retrieval.images.decoding import DEFAULT_LIMITS, TRUNCATED, DecodeLimits, decode
+
+__all__ = ["DEFAULT_LIMITS", "TRUNCATED", "DecodeLimits", "decode", "read_bytes"]
