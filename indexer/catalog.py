@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,19 @@ CHECKPOINT_TIMEOUT_S = 1.0  # while a checkpoint waits for readers, writers wait
 TRUNCATING_CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 
+def has_catalog(index_dir: Path) -> bool:
+    """Whether a folder holds an index.
+
+    Raises:
+        IndexReadOnly: this user may not look into it.
+    """
+    try:
+        with translated_os_errors(index_dir):
+            return stat.S_ISREG((index_dir / CATALOG_FILE).stat().st_mode)
+    except (FileNotFoundError, IndexNotFound):
+        return False
+
+
 class Catalog:
     """One reading and one writing connection to a catalog, usable from several threads."""
 
@@ -36,14 +50,18 @@ class Catalog:
             IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
         """
         self.path = index_dir / CATALOG_FILE
-        if not self.path.is_file():
+        if not has_catalog(index_dir):
+            if index_dir.is_file():
+                raise IndexNotFound(f"{index_dir} is a file, an index is a folder; choose another place with --index")
             raise IndexNotFound(f"no index at {index_dir}; make one with `retrieve index GALLERY --index {index_dir}`")
         self.is_writable = os.access(index_dir, os.W_OK) and os.access(self.path, os.W_OK)
-        self._is_frozen = not self.is_writable
+        self._is_frozen = not self.is_writable  # read as a file that nobody changes, without SQLite's help files
+        if self._is_frozen:
+            _refuse_foreign_log(self.path)
         self._read_lock = threading.RLock()
         self._write_lock = threading.RLock()
         self._signature = _signature(self.path)
-        self._reader = _connect(self.path, frozen=self._is_frozen)
+        self._reader = self._connect_reader()
         self._writer: sqlite3.Connection | None = None
         try:
             self._check_format()
@@ -115,6 +133,7 @@ class Catalog:
                 self._writer = _connect(self.path, frozen=False)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
+                self._thaw()
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException:
@@ -148,14 +167,35 @@ class Catalog:
             if self._writer is not None:
                 self._writer.close()
 
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            return _connect(self.path, frozen=self._is_frozen)
+        except DiskFull:  # SQLite has no room for its index of the log, which one that holds nothing does not need
+            if _log_bytes(self.path):
+                raise
+            self._is_frozen = True
+            return _connect(self.path, frozen=True)
+
     def _follow_replaced_file(self) -> None:
         """A connection that takes its file for unchanging must be opened anew when somebody did change it."""
-        _refuse_foreign_wal(self.path)
-        signature = _signature(self.path)
-        if signature != self._signature:
-            self._reader.close()
-            self._reader = _connect(self.path, frozen=True)
-            self._signature = signature
+        if self.is_writable and _log_bytes(self.path):
+            self._thaw()
+            return
+        if not self.is_writable:
+            _refuse_foreign_log(self.path)
+        if _signature(self.path) != self._signature:
+            self._reconnect(frozen=True)
+
+    def _thaw(self) -> None:
+        """Follow what is written again: the disk that was full has room."""
+        if self._is_frozen:
+            with self._read_lock:
+                self._reconnect(frozen=False)
+
+    def _reconnect(self, *, frozen: bool) -> None:
+        signature, fresh = _signature(self.path), _connect(self.path, frozen=frozen)
+        self._reader.close()
+        self._signature, self._reader, self._is_frozen = signature, fresh, frozen
 
     def _check_format(self) -> None:
         with translated_sqlite_errors(self.path), self._read_lock:
@@ -178,7 +218,6 @@ def _remove_with_logs(path: Path) -> None:
 def _connect(path: Path, *, frozen: bool) -> sqlite3.Connection:
     with translated_sqlite_errors(path):
         if frozen:
-            _refuse_foreign_wal(path)
             return sqlite3.connect(
                 f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
             )
@@ -199,9 +238,17 @@ def _signature(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def _refuse_foreign_wal(path: Path) -> None:
+def _log_bytes(path: Path) -> int | None:
+    """The size of the write-ahead log, or None where there is none."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _refuse_foreign_log(path: Path) -> None:
     """Without write permission a catalog is read as a file that never changes; a log beside it says it does."""
-    if path.with_name(path.name + "-wal").exists():
+    if _log_bytes(path) is not None:
         raise IndexReadOnly(
             f"index {path.parent} is being written by another user, or was left open by a killed one, and this user "
             "may not write there; give this user write permission, or let a user who has it run `retrieve info` once"

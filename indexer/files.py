@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from indexer.errors import DiskFull, IndexReadOnly
+from indexer.errors import DiskFull, IndexNotFound, IndexReadOnly
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "9p", "beegfs"}
@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def translated_os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's "no space" and "not allowed" into our errors, naming `path`."""
+    """Turn the operating system's "no space", "not allowed" and "no such place" into our errors, naming `path`."""
     try:
         yield
     except OSError as error:
@@ -91,6 +91,10 @@ def translated_os_errors(path: Path) -> Iterator[None]:
             raise IndexReadOnly(
                 f"{path}: {os.strerror(error.errno)}; give this user write permission on the index or choose another "
                 "with --index"
+            ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise IndexNotFound(
+                f"{path}: {os.strerror(error.errno)}; an index is a folder, choose another place with --index"
             ) from error
         raise
 

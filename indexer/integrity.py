@@ -14,7 +14,7 @@ from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
 from indexer.lookup import ids_without_vector
-from indexer.segments import SEGMENTS_FOLDER, Segment, read_raw_rows
+from indexer.segments import SEGMENTS_FOLDER, SealedFile, Segment, read_raw_rows
 from indexer.snapshot import newest_generation
 
 
@@ -55,10 +55,7 @@ class Integrity:
 class _SegmentRow:
     id: int
     dim: int
-    file: str
-    rows: int
-    size_bytes: int
-    sha256: str
+    sealed: SealedFile
 
 
 def verify(index_dir: Path) -> Integrity:
@@ -129,22 +126,22 @@ def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
 
 def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
     rows = connection.execute(
-        "SELECT g.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256 FROM segments g"
+        "SELECT g.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256, g.frame_checksum FROM segments g"
         " JOIN spaces s ON s.id = g.space_id ORDER BY g.id"
     )
-    return [_SegmentRow(*row) for row in rows.fetchall()]
+    return [_SegmentRow(row[0], row[1], SealedFile(*row[2:])) for row in rows.fetchall()]
 
 
 def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) -> bool:
-    path = index_dir / SEGMENTS_FOLDER / segment.file
+    path = index_dir / SEGMENTS_FOLDER / segment.sealed.file
     name = path.relative_to(index_dir)
     if not path.is_file():
         found.problems.append(f"{name} is missing")
-    elif sha256_of(path) != segment.sha256:
+    elif sha256_of(path) != segment.sealed.sha256:
         found.problems.append(f"{name} differs from its checksum")
     else:
         try:
-            Segment(index_dir, segment.id, segment.file, segment.rows, segment.size_bytes)
+            Segment(index_dir, segment.id, segment.sealed)
             return False
         except IndexDamaged:
             found.problems.append(f"{name} differs from what the catalog says of it")
@@ -174,7 +171,8 @@ def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _Segm
     rows = connection.execute(
         "SELECT picture_id, checksum FROM embeddings WHERE segment_id = ? ORDER BY picture_id", (segment.id,)
     ).fetchall()
-    for (picture_id, checksum), blob in zip(rows, read_raw_rows(index_dir, segment.file, segment.dim), strict=False):
+    blobs = read_raw_rows(index_dir, segment.sealed.file, segment.dim)
+    for (picture_id, checksum), blob in zip(rows, blobs, strict=False):
         if zlib.crc32(blob) == checksum:
             yield picture_id, blob
 

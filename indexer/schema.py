@@ -61,6 +61,7 @@ CREATE TABLE segments (             -- sealed, immutable files of vectors
     rows INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
+    frame_checksum INTEGER NOT NULL,  -- crc32 of what surrounds the vectors, checked at every opening
     recipe TEXT NOT NULL,           -- a FAISS factory string
     measured_recall REAL            -- null: exact
 ) STRICT;

@@ -3,6 +3,7 @@
 import sqlite3
 import uuid
 import zlib
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,9 @@ def _seal_rows(catalog: Catalog, index_dir: Path, space: Space, rows: list[tuple
     sealed = write_segment(index_dir, f"{uuid.uuid4().hex}.faiss", ids, vectors.reshape(len(rows), space.dim))
     with catalog.write() as connection:
         segment_id = connection.execute(
-            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, recipe) VALUES (?, ?, ?, ?, ?, ?)",
-            (space.id, sealed.file, sealed.rows, sealed.size_bytes, sealed.sha256, EXACT_RECIPE),
+            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum, recipe)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (space.id, *astuple(sealed), EXACT_RECIPE),
         ).lastrowid
         connection.executemany(
             "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?",

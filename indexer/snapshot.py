@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import IndexDamaged
-from indexer.segments import Segment
+from indexer.segments import SealedFile, Segment
 from indexer.tail import Tail
 from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
 
@@ -114,10 +114,11 @@ def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Conne
 def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[Segment]:
     newest = max((one.segment.segment_id for one in current.segments), default=0)
     rows = connection.execute(
-        "SELECT id, file, rows, size_bytes FROM segments WHERE space_id = ? AND id > ? ORDER BY id",
+        "SELECT id, file, rows, size_bytes, sha256, frame_checksum FROM segments"
+        " WHERE space_id = ? AND id > ? ORDER BY id",
         (current.space.id, newest),
     ).fetchall()
-    return [Segment(current.index_dir, *row) for row in rows]
+    return [Segment(current.index_dir, row[0], SealedFile(*row[1:])) for row in rows]
 
 
 def _freshly_opened(segment: Segment, connection: sqlite3.Connection) -> OpenSegment:

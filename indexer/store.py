@@ -159,12 +159,20 @@ class IndexStore:
                 self._catalog.checkpoint()
 
     def source(self, path: str, kind: str, key_prefix: str) -> Source:
-        """The source of that path, made known to the index if it is not yet."""
+        """The source of that path, made known to the index if it is not yet.
+
+        The prefix of a source that pictures came from stays as it is: their paths are made of it.
+        """
         with self._catalog.write() as connection:
             connection.execute(
                 "INSERT INTO sources (path, kind, key_prefix) VALUES (?, ?, ?)"
                 " ON CONFLICT (path) DO UPDATE SET kind = excluded.kind",
                 (path, kind, key_prefix),
+            )
+            connection.execute(
+                "UPDATE sources SET key_prefix = ? WHERE path = ?"
+                " AND NOT EXISTS (SELECT 1 FROM pictures WHERE source_id = sources.id)",
+                (key_prefix, path),
             )
             row = connection.execute("SELECT * FROM sources WHERE path = ?", (path,)).fetchone()
         return Source(*row)

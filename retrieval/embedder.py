@@ -15,6 +15,7 @@ from indexer.store import IndexStore
 from indexer.vectors import Vectors
 from retrieval.encoder.preprocess import decode_min_side, preprocess
 from retrieval.encoder.runtime import Encoder, open_encoder
+from retrieval.errors import UnknownModel
 from retrieval.images import DecodeLimits, decode, read_bytes
 from retrieval.records import Box
 from retrieval.threads import usable_cores
@@ -80,11 +81,23 @@ def embedder_for(
     threads: int | None = None,
     batch_size: int | None = None,
     limits: DecodeLimits = DecodeLimits(),
+    model: str | os.PathLike[str] | None = None,
 ) -> Embedder:
-    """An embedder whose encoder is the one that the index was built by; opening it checks that it still is."""
+    """An embedder whose encoder is the one that the index was built by; opening it checks that it still is.
+
+    Args:
+        model: where that is now; None: where it was.
+    """
 
     def open_model() -> Encoder:
-        encoder = open_encoder(store.space.model_name, device=device, threads=threads, batch_size=batch_size)
+        built_by = store.space.model_name
+        try:
+            encoder = open_encoder(model or built_by, device=device, threads=threads, batch_size=batch_size)
+        except UnknownModel as error:
+            raise UnknownModel(
+                f"index {store.index_dir} was built by {built_by}, which is not there ({error}); put it back, or say "
+                "with --model where it is now"
+            ) from error
         try:
             check_model(store, encoder.name, encoder.fingerprint)
         except ModelMismatch:
@@ -105,7 +118,7 @@ def check_model(store: IndexStore, name: str, fingerprint: str) -> None:
     if fingerprint != space.model_fingerprint:
         raise ModelMismatch(
             f"index {store.index_dir} was built by {space.model_name}@{space.model_fingerprint[:8]}, the query encoder "
-            f"is {name}@{fingerprint[:8]}; index into another folder with --index, or leave --model out"
+            f"is {name}@{fingerprint[:8]}; pass the former with --model, or index into another folder with --index"
         )
 
 

@@ -16,7 +16,7 @@ from indexer.lookup import Picture
 from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
 from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for
-from retrieval.encoder.backbones import DEFAULT_MODEL
+from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
 from retrieval.errors import EngineUnusable, UnknownKey
 from retrieval.gallery import read_gallery
@@ -76,7 +76,10 @@ class SearchEngine:
         """
         described = describe_model(model)
         store = IndexStore.create(
-            index_dir, model_name=described.name, model_fingerprint=described.fingerprint, dim=described.dim
+            index_dir,
+            model_name=resolve_model(model).address,
+            model_fingerprint=described.fingerprint,
+            dim=described.dim,
         )
         return cls(store, embedder_for(store, device, threads, batch_size, limits), limits)
 
@@ -94,7 +97,7 @@ class SearchEngine:
         """Open an index. The encoder is loaded when the first picture has to be embedded.
 
         Args:
-            model: what the index must have been built by; None: whatever it was built by.
+            model: what the index must have been built by, where it is now; None: whatever it was built by.
             index_dir, device, threads, batch_size, limits: as in `create`.
 
         Raises:
@@ -107,7 +110,7 @@ class SearchEngine:
             if model is not None:
                 described = describe_model(model)
                 check_model(store, described.name, described.fingerprint)
-            return cls(store, embedder_for(store, device, threads, batch_size, limits), limits)
+            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits)
         except BaseException:
             store.close()
             raise

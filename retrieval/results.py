@@ -80,6 +80,8 @@ class IndexReport:
         seconds: of the whole sync.
         images_per_second: embedded pictures a second, from the first to the last; 0 where none was.
         generation: of the index afterwards.
+        notes: key and reservation of pictures that are in all the same, for instance as the part that decodes; for
+            people, not part of the stable shape.
     """
 
     added: int = 0
@@ -91,6 +93,7 @@ class IndexReport:
     seconds: float = 0.0
     images_per_second: float = 0.0
     generation: int = 0
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def has_new_skips(self) -> bool:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from unprivileged import run_unprivileged
+
 RETRIEVE = [sys.executable, "-m", "retrieval.cli"]
 
 
@@ -25,3 +27,14 @@ def retrieve_json(*arguments: str | Path, **options: Any) -> Any:
     done = retrieve(*arguments, "--json", **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def retrieve_unprivileged(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `retrieve` to its end as a user whom file permissions bind."""
+    return run_unprivileged("from retrieval.cli import main; main(sys.argv[1:])", *arguments, timeout_s=240)
+
+
+def assert_one_line(said: str) -> None:
+    """Standard error is one line, and no traceback."""
+    assert len(said.strip().splitlines()) == 1, said
+    assert "Traceback" not in said

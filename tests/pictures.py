@@ -117,6 +117,13 @@ def huge_jpeg_header(width: int, height: int) -> bytes:
     return small[:at] + struct.pack(">HH", height, width) + small[at + 4 :]
 
 
+def on_white(path: Path) -> Image.Image:
+    """What a picture with transparent parts looks like on white, the plain way."""
+    with Image.open(path) as stored:
+        picture = stored.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
 @functools.cache
 def broken() -> dict[str, bytes]:
     """Name -> bytes that are no picture: decoding any of them raises PictureUndecodable."""

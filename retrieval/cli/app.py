@@ -1,18 +1,21 @@
 """The `retrieve` command: finding the verb, and the one edge where errors become a line and an exit code."""
 
+import errno
 import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from indexer.errors import IndexerError
+from retrieval.cli.stopping import INTERRUPTED
 from retrieval.errors import RetrievalError
 
 FAILED = 1
-INTERRUPTED = 130  # the shells' convention for Ctrl-C
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 VERBS = {
     "index": "Make a folder or manifest of pictures searchable.",
@@ -56,6 +59,7 @@ def retrieve() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `retrieve`; every error ends as one line on standard error and an exit code."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
     notices = logging.StreamHandler(sys.stderr)
@@ -83,10 +87,20 @@ def _run(arguments: list[str] | None) -> int:
     except (RetrievalError, IndexerError) as error:
         _say(str(error))
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _CANNOT_WRITE:
+            _say(f"cannot write the results: {error.strerror}; send them elsewhere")
+            return FAILED
         if os.environ.get("RETRIEVE_DEBUG"):
             raise
         _say(f"unexpected {type(error).__name__}: {error} (RETRIEVE_DEBUG=1 shows where; please report it)")
     return FAILED
+
+
+def _replace_closed_streams() -> None:
+    """Open the null device in place of each standard stream that is closed; or else some file takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - as long as the process
 
 
 def _say(message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from indexer.catalog import CATALOG_FILE
+from indexer.catalog import has_catalog
 from indexer.errors import IndexNotFound
 
 DEFAULT_INDEX = ".retrieve"
@@ -21,7 +21,7 @@ def index_option(function: F) -> F:
         "index_dir",
         metavar="DIR",
         envvar="RETRIEVE_INDEX",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=click.Path(path_type=Path, readable=False),  # what is wrong with it, its opening says with the remedy
         help=f"The index. Default: $RETRIEVE_INDEX, else the nearest {DEFAULT_INDEX} here or in a folder above.",
     )(function)
 
@@ -53,6 +53,7 @@ def find_index(index_dir: Path | None) -> Path:
 
     Raises:
         IndexNotFound: none was named and there is none upward.
+        IndexReadOnly: this user may not look into one upward.
     """
     found = index_dir or nearest_index()
     if found is None:
@@ -67,7 +68,7 @@ def nearest_index() -> Path | None:
     """The nearest default index here or in a folder above, as git finds its own."""
     here = Path.cwd()
     candidates = (above / DEFAULT_INDEX for above in (here, *here.parents))
-    return next((index_dir for index_dir in candidates if (index_dir / CATALOG_FILE).is_file()), None)
+    return next((index_dir for index_dir in candidates if has_catalog(index_dir)), None)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -1,11 +1,10 @@
 """`retrieve index`: make an index equal to a gallery."""
 
-import signal
 from pathlib import Path
 
 import click
 
-from indexer.catalog import CATALOG_FILE
+from indexer.catalog import has_catalog
 from retrieval.cli.common import (
     DEFAULT_INDEX,
     device_option,
@@ -17,17 +16,20 @@ from retrieval.cli.common import (
     print_json,
 )
 from retrieval.cli.progress import ProgressLine
+from retrieval.cli.stopping import INTERRUPTED, StopRequest
 from retrieval.engine import SearchEngine
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.results import IndexReport
+from retrieval.sync import Progress
+from retrieval.sync.plan import refuse_empty
 
 NEWLY_SKIPPED = 3
 _SHOWN_SKIPS = 20
 
 
 @click.command("index")
-@click.argument("gallery", type=click.Path(path_type=Path))
+@click.argument("gallery", type=click.Path(path_type=Path, readable=False))
 @index_option
 @click.option("--model", metavar="NAME|DIR", help="The encoder of a new index; see `retrieve models`.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Cores to use. Default: all.")
@@ -67,16 +69,21 @@ def command(
     """
     index_dir = index_dir or nearest_index() or Path(DEFAULT_INDEX)
     limits = DecodeLimits(max_megapixels, allow_truncated)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill commits what is done, as Ctrl-C does
-    is_new = not (index_dir / CATALOG_FILE).exists()
-    if is_new:
-        read_gallery(gallery, key_prefix=key_prefix or "", exclude=[index_dir])  # before a typing error makes an index
+    is_new = not has_catalog(index_dir)
+    if is_new:  # before a typing error makes an index
+        refuse_empty(read_gallery(gallery, key_prefix=key_prefix or "", exclude=[index_dir]))
     make = SearchEngine.create if is_new else SearchEngine.open
     options = {"model": model} if model else {}
     with (
+        StopRequest() as stop,
         make(index_dir, device=device, threads=threads, batch_size=batch_size, limits=limits, **options) as engine,
         ProgressLine() as progress,
     ):
+
+        def on_progress(state: Progress) -> None:
+            progress.show(state)
+            stop.check()
+
         try:
             report = engine.sync(
                 gallery,
@@ -84,16 +91,17 @@ def command(
                 remove=not no_remove,
                 allow_removals=allow_removals,
                 threads=threads,
-                on_progress=progress.show,
+                on_progress=on_progress,
             )
         except KeyboardInterrupt:
             progress.close()
+            engine.refresh()
             click.echo(
                 f"retrieve: stopped; {engine.info().images} pictures are in the index. Run the same command again to "
                 "go on",
                 err=True,
             )
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
     _print(report, index_dir, as_json)
     return NEWLY_SKIPPED if report.has_new_skips else 0
 
@@ -106,6 +114,8 @@ def _print(report: IndexReport, index_dir: Path, as_json: bool) -> None:
         click.echo(f"... and {len(new_skips) - _SHOWN_SKIPS} more; --json lists all", err=True)
     for key in report.stale[:_SHOWN_SKIPS]:
         click.echo(f"stale {on_one_line(key)}: keeps its former vector", err=True)
+    for key, note in report.notes[:_SHOWN_SKIPS]:
+        click.echo(f"note {on_one_line(key)}: {note}", err=True)
     if as_json:
         print_json(report.to_dict())
         return

@@ -33,6 +33,7 @@ STANDARD_INPUT = "-"
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
+@click.option("--model", metavar="DIR", help="Where the model of the index is now, if its folder has moved.")
 @device_option
 @picture_limit_options
 @json_option
@@ -44,6 +45,7 @@ def command(
     only_paths: bool,
     null_ended: bool,
     sheet: Path | None,
+    model: str | None,
     device: str,
     max_megapixels: float,
     allow_truncated: bool,
@@ -64,7 +66,7 @@ def command(
     limits = DecodeLimits(max_megapixels, allow_truncated)
     failed = False
     results: list[SearchResult] = []
-    with SearchEngine.open(find_index(index_dir), device=device, limits=limits) as engine:
+    with SearchEngine.open(find_index(index_dir), model=model, device=device, limits=limits) as engine:
         for name in _each_query(images):
             try:
                 results.append(_search(engine, name, k, min_score))
@@ -75,7 +77,7 @@ def command(
         print_json({"queries": [result.to_dict() for result in results]})
     else:
         _print(results, only_paths or null_ended, "\0" if null_ended else "\n")
-    if sheet is not None:
+    if sheet is not None and results:
         _write_sheet(results, sheet)
     if failed:
         return FAILED

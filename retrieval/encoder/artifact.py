@@ -98,7 +98,7 @@ def prepare_model(model: str | os.PathLike[str]) -> Artifact:
         if (artifact := read_artifact(folder, expected)) is not None:
             return artifact
     _logger.info("preparing %s for this machine; this happens once and takes some ten seconds", reference.name)
-    target = str(reference.folder) if reference.folder is not None else reference.name
+    target = reference.address
     for folder in places:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

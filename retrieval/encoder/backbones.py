@@ -111,6 +111,11 @@ class ModelReference:
     name: str
     folder: Path | None = None
 
+    @property
+    def address(self) -> str:
+        """What opens the same model again, from any working directory."""
+        return self.name if self.folder is None else str(self.folder)
+
 
 def resolve_model(model: str | os.PathLike[str]) -> ModelReference:
     """Decide what a model's name refers to, without asking torch.

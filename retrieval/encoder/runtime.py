@@ -139,8 +139,7 @@ def _open_on_gpu(model: str | os.PathLike[str], device: str, batch_size: int | N
     from retrieval.encoder.weights import load_twin
 
     torch_runtime.check_device(device)  # before seconds are spent on the weights
-    reference = resolve_model(model)
-    twin = load_twin(str(reference.folder) if reference.folder is not None else reference.name)
+    twin = load_twin(resolve_model(model).address)
     return torch_runtime.TorchEncoder(
         twin,
         device=device,

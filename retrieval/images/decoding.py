@@ -19,6 +19,7 @@ from retrieval.images.plugins import pillow_limit, plugin
 from retrieval.records import Box
 
 TRUNCATED = "truncated JPEG (pass --allow-truncated to index what decodes)"
+_RAISE_IT = "(raise it with --max-megapixels)"
 
 # Eighths of the full size that libjpeg-turbo is asked for: those it has vector code for. The others save little or
 # nothing with the resize that follows (a square of 2 megapixels, 4:2:0, both, ms: 3/8 11.6, 4/8 12.2; 5/8 17.2,
@@ -87,12 +88,19 @@ def decode(
     except PictureError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureTooLarge(f"a frame is larger than the limit of {limits.max_megapixels:g} MP") from error
+        raise PictureTooLarge(f"a frame is larger than its header says, {_limit_in_words(limits)}") from error
     except MemoryError as error:
         raise PictureUndecodable("needs more memory than there is (lower --max-megapixels or --threads)") from error
     except Exception as error:  # hostile bytes make decoders raise nearly anything; the reason is kept and reported
         raise PictureUndecodable(f"damaged: {one_line(error)}") from error
     return np.require(pixels, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
+
+
+def may_pass_now(reason: str, limits: DecodeLimits) -> bool:
+    """Whether a picture that was refused for `reason`, under limits of then, may pass these."""
+    if reason == TRUNCATED:
+        return limits.allow_truncated
+    return reason.endswith(_RAISE_IT) and not reason.endswith(_limit_in_words(limits))
 
 
 def _decode_bytes(
@@ -194,11 +202,13 @@ def _max_pixels(limits: DecodeLimits) -> int:
     return int(limits.max_megapixels * 1e6)
 
 
+def _limit_in_words(limits: DecodeLimits) -> str:
+    return f"the limit is {limits.max_megapixels:g} MP {_RAISE_IT}"
+
+
 def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
     if width * height > _max_pixels(limits):
         megapixels = width * height / 1e6
-        raise PictureTooLarge(
-            f"{megapixels:.1f} MP, the limit is {limits.max_megapixels:g} MP (raise it with --max-megapixels)"
-        )
+        raise PictureTooLarge(f"{megapixels:.1f} MP, {_limit_in_words(limits)}")
     if not (width and height):
         raise PictureUndecodable(f"damaged: the header says {width}x{height} pixels")

@@ -7,6 +7,7 @@ from indexer.changes import Attributes, Skip
 from indexer.lookup import Known, KnownSkip
 from indexer.store import IndexStore, Source
 from retrieval.errors import GalleryError, RemovalsRefused
+from retrieval.images import DEFAULT_LIMITS, DecodeLimits, may_pass_now
 from retrieval.records import Box, ImageRecord, Listing, Skipped
 
 RACY_MTIME_NS = 2_000_000_000  # coarsest modification time in use (FAT); a younger file may change unseen
@@ -42,10 +43,15 @@ class Plan:
     held: int = 0
 
 
-def make_plan(store: IndexStore, source: Source, listing: Listing) -> Plan:
-    """Compare a gallery with what the index holds of it."""
+def make_plan(store: IndexStore, source: Source, listing: Listing, limits: DecodeLimits = DEFAULT_LIMITS) -> Plan:
+    """Compare a gallery with what the index holds of it.
+
+    Args:
+        limits: of this run; a picture that former ones kept out is looked at again.
+    """
     known = store.known_pictures(source)
-    skips = store.known_skips(source)
+    remembered = store.known_skips(source)
+    skips = {key: skip for key, skip in remembered.items() if not may_pass_now(skip.reason, limits)}
     plan = Plan(held=len(known))
     unknown: list[ImageRecord] = []
     has_attributes = listing.kind == "manifest"
@@ -64,8 +70,9 @@ def make_plan(store: IndexStore, source: Source, listing: Listing) -> Plan:
     unlisted = tuple(folder.key for folder in listing.unlisted)
     plan.vanished = {key: gone.id for key, gone in known.items() if not key.startswith(unlisted)}
     plan.unchanged += len(known) - len(plan.vanished)
-    listed = {record.key for record in listing.records}.union(skip.key for skip in listing.skipped) if skips else set()
-    plan.unskips += [(source.id, key) for key in skips if key not in listed]
+    if remembered:
+        listed = {record.key for record in listing.records}.union(skip.key for skip in listing.skipped)
+        plan.unskips += [(source.id, key) for key in remembered if key not in listed and not key.startswith(unlisted)]
     return plan
 
 
@@ -134,14 +141,24 @@ def refuse_suspicious_removals(plan: Plan, listing: Listing) -> None:
         RemovalsRefused: nothing is left of it, or more than `LARGEST_REMOVAL` has vanished.
     """
     gone = len(plan.vanished)
-    if not (listing.records or listing.skipped or listing.unlisted or plan.held):
-        raise GalleryError(f"gallery {listing.source} holds no pictures; check the path")
+    if not plan.held:
+        refuse_empty(listing)
     if gone > LARGEST_REMOVAL * plan.held or (gone and not listing.records):
         raise RemovalsRefused(
             f"{gone} of the {plan.held} pictures of {listing.source} have vanished, at most {LARGEST_REMOVAL:.0%} are "
             "removed unasked; nothing was changed. Check the path, or pass --allow-removals (or --no-remove to keep "
             "them)"
         )
+
+
+def refuse_empty(listing: Listing) -> None:
+    """Raise where a gallery holds nothing, not even something that cannot be used.
+
+    Raises:
+        GalleryError
+    """
+    if not (listing.records or listing.skipped or listing.unlisted):
+        raise GalleryError(f"gallery {listing.source} holds no pictures; check the path")
 
 
 def attributes_of(record: ImageRecord) -> Attributes:

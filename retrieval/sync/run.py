@@ -3,12 +3,15 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from indexer.changes import NO_PICTURE, Changes, Put, Skip, Touch
+from indexer.errors import IndexerError
 from indexer.store import IndexStore, Source
 from retrieval.embedder import Embedder
 from retrieval.encoder.runtime import Encoder
+from retrieval.errors import GalleryError
 from retrieval.images import DecodeLimits
 from retrieval.pipeline import Embedded, Unchanged, embed
 from retrieval.records import ImageRecord, Listing, Skipped
@@ -72,7 +75,12 @@ def sync(
     """
     started_s = time.perf_counter()
     source = store.source(listing.source, listing.kind, key_prefix)
-    plan = make_plan(store, source, listing)
+    if source.key_prefix != key_prefix:
+        raise GalleryError(
+            f"the keys of {listing.source} begin with {source.key_prefix!r} in this index, not with {key_prefix!r}; "
+            "leave --key-prefix out, or use another index"
+        )
+    plan = make_plan(store, source, listing, options.limits)
     if options.remove and not options.allow_removals:
         refuse_suspicious_removals(plan, listing)
     run = _Run(store, source, listing, plan, on_progress or (lambda progress: None))
@@ -117,9 +125,10 @@ class _Run:
                         done, len(records), len(self.report.skipped) - len(self._plan.set_aside), now_s - started_s
                     )
                 )
-        except KeyboardInterrupt:
+        except BaseException:
             results.close()
-            self._commit()
+            with suppress(IndexerError):  # where committing is what failed, that is already on its way to the caller
+                self._commit()
             raise
         self.report.images_per_second = embedded / (time.perf_counter() - started_s)
 
@@ -133,6 +142,8 @@ class _Run:
         if isinstance(result, Embedded):
             self._changes.puts.append(self._put(result))
             self._changes.unskips.append((self._source.id, result.record.key))
+            if result.note is not None:
+                self.report.notes.append((result.record.key, result.note))
         elif isinstance(result, Unchanged):
             self._take_unchanged(result)
         else:
@@ -181,10 +192,10 @@ class _Run:
     def _commit(self) -> None:
         if not self._changes:
             return
-        committed = self._store.commit(self._changes, f"index {self._listing.source}")
+        changes, self._changes = self._changes, Changes()  # an interrupt may come when they are committed: never twice
+        committed = self._store.commit(changes, f"index {self._listing.source}")
         self.report.added += len(committed.added)
         self.report.updated += len(committed.updated)
         self.report.removed += len(committed.removed)
         if committed.outdated:
             log.info("%d pictures were changed by somebody else meanwhile; theirs stand", len(committed.outdated))
-        self._changes = Changes()

@@ -141,13 +141,20 @@ def test_a_key_of_another_gallery_is_set_aside_with_the_remedy(
     assert not engine.sync(other).has_new_skips
     prefixed = engine.sync(other, key_prefix="other/")
     assert prefixed.added == 12
-    assert f"other/{APPLE}" in keys_in(engine)
+    hits = engine.search(other / APPLE, k=2).hits
+    assert {(hit.key, hit.path) for hit in hits} == {(APPLE, gallery / APPLE), (f"other/{APPLE}", other / APPLE)}
 
 
 def test_the_key_prefix_of_a_gallery_is_remembered(engine: SearchEngine, gallery: Path) -> None:
     engine.sync(gallery, key_prefix="fruit/")
     report = engine.sync(gallery)
     assert (report.unchanged, report.removed) == (12, 0)
+
+
+def test_the_key_prefix_of_indexed_pictures_cannot_change(engine: SearchEngine, gallery: Path) -> None:
+    engine.sync(gallery, key_prefix="fruit/")
+    with pytest.raises(GalleryError, match=r"begin with 'fruit/'"):
+        engine.sync(gallery, key_prefix="other/")
 
 
 def test_an_upserted_picture_is_never_touched_by_a_sync(engine: SearchEngine, gallery: Path) -> None:
@@ -333,6 +340,16 @@ def test_ctrl_c_commits_what_is_done_and_the_next_run_goes_on(engine: SearchEngi
     assert engine.info().images == 40
     assert verify(engine.index_dir).is_whole
     assert engine.sync(demo_gallery).added == 60
+
+
+def test_a_failure_in_the_middle_commits_what_is_done(engine: SearchEngine, demo_gallery: Path) -> None:
+    def fail_halfway(progress: Progress) -> None:
+        if progress.done == 40:
+            raise RuntimeError("the caller's own")
+
+    with pytest.raises(RuntimeError, match="the caller's own"):
+        engine.sync(demo_gallery, on_progress=fail_halfway)
+    assert engine.info().images == 40
 
 
 def test_the_index_itself_is_never_taken_for_a_gallery(tmp_path: Path, gallery: Path) -> None:

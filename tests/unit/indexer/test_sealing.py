@@ -216,6 +216,13 @@ def test_what_a_killed_sealer_leaves_is_reported_and_removed_by_the_next_job(sto
     assert pictures_found(store).keys() == {f"k{i}" for i in range(8)}
 
 
+def test_what_a_killed_sealer_leaves_is_removed_by_the_next_sealing(store: IndexStore) -> None:
+    (store.index_dir / "segments").mkdir()
+    (store.index_dir / "segments" / "left.faiss").touch()
+    add(store, 0, SEAL_ROWS)
+    assert len(segment_files(store) - {"left.faiss"}) == len(segment_files(store)) == 1
+
+
 def test_a_job_leaves_alone_what_another_process_is_sealing(store: IndexStore) -> None:
     (store.index_dir / "segments").mkdir()
     in_progress = store.index_dir / "segments" / ".new.faiss.tmp"

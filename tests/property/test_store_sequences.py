@@ -1,0 +1,183 @@
+"""Whatever is done to an index in whatever order, every generation of it is what a plain dictionary says."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import indexer.sealing
+from indexer.backup import backup
+from indexer.changes import NO_PICTURE, Attributes, Changes
+from indexer.integrity import verify
+from indexer.snapshot import Snapshot
+from indexer.store import IndexStore
+from vectors import exact_search, new_store, pictures_found, put, unit_rows
+
+DIM = 4
+SEAL_ROWS = 6
+POOL = unit_rows(24, DIM, seed=0)
+QUERIES = unit_rows(3, DIM, seed=1)
+
+KEYS = st.sampled_from([f"k{i}" for i in range(12)])
+ROWS = st.integers(0, len(POOL) - 1)
+PRODUCTS = st.sampled_from(["p", "q", None])
+PUTS = st.lists(st.tuples(KEYS, ROWS, PRODUCTS), min_size=1, max_size=5)
+
+
+class Held(NamedTuple):
+    """What should be under a key."""
+
+    row: int  # of POOL
+    product_id: str | None
+
+
+Content = dict[str, Held]
+
+
+class Pinned(NamedTuple):
+    """A generation that a reader holds on to, and what it should be for ever."""
+
+    store: IndexStore
+    snapshot: Snapshot
+    content: Content
+
+
+def assert_is(store: IndexStore, snapshot: Snapshot, content: Content) -> None:
+    """Every picture is there with its attributes, and searches equal those over a fresh exact index."""
+    pictures = pictures_found(store, snapshot)
+    assert {key: picture.attributes.product_id for key, picture in pictures.items()} == {
+        key: held.product_id for key, held in content.items()
+    }
+    held_by_id = {pictures[key].id: POOL[held.row] for key, held in content.items()}
+    for k in (3, 20):
+        found, expected = snapshot.search(QUERIES, k), exact_search(held_by_id, QUERIES, k)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        for query, ids, scores in zip(QUERIES, found.ids, found.scores, strict=True):
+            for id_, score in zip(ids.tolist(), scores.tolist(), strict=True):
+                assert id_ == -1 or abs(float(query @ held_by_id[id_]) - score) < 2e-3
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A writer, a reader that refreshes when it likes, and generations that stay pinned."""
+
+    @initialize()
+    def make(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.writer = new_store(self.folder / "index", DIM)
+        self.content: Content = {}
+        self.reader = IndexStore(self.writer.index_dir)
+        self.readers_content: Content = {}
+        self.pinned: list[Pinned] = []
+        self.used_ids: dict[int, str] = {}
+
+    @rule(puts=PUTS)
+    def put(self, puts: list[tuple[str, int, str | None]]) -> None:
+        done = self.writer.commit(Changes(puts=[put(key, POOL[row], product_id=p) for key, row, p in puts]))
+        assert {*done.added, *done.updated} == {key for key, _, _ in puts}
+        self.content |= {key: Held(row, p) for key, row, p in puts}
+
+    @rule(key=KEYS, row=ROWS)
+    def put_where_nothing_is(self, key: str, row: int) -> None:
+        done = self.writer.commit(Changes(puts=[put(key, POOL[row], expected_id=NO_PICTURE)]))
+        assert done.outdated == ([key] if key in self.content else [])
+        self.content.setdefault(key, Held(row, None))
+
+    @rule(keys=st.sets(KEYS, min_size=1, max_size=6))
+    def remove(self, keys: set[str]) -> None:
+        done = self.writer.commit(Changes(removes=dict.fromkeys(sorted(keys), -1)))
+        assert set(done.removed) == keys & self.content.keys()
+        self.content = {key: held for key, held in self.content.items() if key not in keys}
+
+    @rule(keys=st.sets(KEYS, min_size=1, max_size=4), product_id=PRODUCTS)
+    def set_attributes(self, keys: set[str], product_id: str | None) -> None:
+        self.writer.commit(Changes(attributes={key: Attributes(product_id) for key in sorted(keys)}))
+        self.content |= {key: self.content[key]._replace(product_id=product_id) for key in keys & self.content.keys()}
+
+    @rule(puts=PUTS, removed=KEYS, changed=KEYS, renewed=KEYS, row=ROWS)
+    def all_at_once(
+        self, puts: list[tuple[str, int, str | None]], removed: str, changed: str, renewed: str, row: int
+    ) -> None:
+        ids = {key: picture.id for key, picture in pictures_found(self.writer).items()}
+        is_renewed = renewed in ids and renewed not in {removed, *(key for key, _, _ in puts)}
+        self.writer.commit(
+            Changes(
+                puts=[put(key, POOL[row], product_id=p) for key, row, p in puts],
+                removes={removed: -1},
+                attributes={changed: Attributes("changed")},
+                renewals={ids[renewed]: POOL[row]} if renewed in ids else {},
+            )
+        )
+        self.content |= {key: Held(row, p) for key, row, p in puts}
+        self.content.pop(removed, None)
+        if changed in self.content:
+            self.content[changed] = self.content[changed]._replace(product_id="changed")
+        if is_renewed:
+            self.content[renewed] = self.content[renewed]._replace(row=row)
+
+    @rule()
+    def refresh_the_reader(self) -> None:
+        self.reader.refresh()
+        self.readers_content = dict(self.content)
+
+    @rule(of_reader=st.booleans())
+    def pin(self, of_reader: bool) -> None:
+        store = self.reader if of_reader else self.writer
+        content = self.readers_content if of_reader else self.content
+        self.pinned = [*self.pinned[-3:], Pinned(store, store.snapshot, dict(content))]
+
+    @rule()
+    def seal(self) -> None:
+        indexer.sealing.seal(self.writer._catalog, self.writer.index_dir)
+
+    @rule()
+    def run_a_job(self) -> None:
+        with self.writer.job("index"):
+            pass
+
+    @rule()
+    def reopen(self) -> None:
+        self.pinned = [one for one in self.pinned if one.store is not self.writer]
+        self.writer.close()
+        self.writer = IndexStore(self.writer.index_dir)
+
+    @invariant()
+    def the_newest_generation_is_right(self) -> None:
+        assert_is(self.writer, self.writer.snapshot, self.content)
+
+    @invariant()
+    def the_reader_is_where_it_last_refreshed(self) -> None:
+        assert_is(self.reader, self.reader.snapshot, self.readers_content)
+
+    @invariant()
+    def pinned_generations_never_change(self) -> None:
+        for one in self.pinned:
+            assert_is(one.store, one.snapshot, one.content)
+
+    @invariant()
+    def no_id_is_used_twice(self) -> None:
+        for key, picture in pictures_found(self.writer).items():
+            assert self.used_ids.setdefault(picture.id, key) == key
+
+    def teardown(self) -> None:
+        assert (verify(self.writer.index_dir).problems, verify(self.writer.index_dir).orphans) == ([], [])
+        backup(self.writer.index_dir, self.folder / "copy")
+        copy = IndexStore(self.folder / "copy")
+        assert_is(copy, copy.snapshot, self.content)
+        for store in (copy, self.writer, self.reader):
+            store.close()
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def _seal_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS)
+
+
+StoreMachine.TestCase.settings = settings(settings.get_profile("seeded"), max_examples=60, stateful_step_count=25)
+TestStoreSequences = StoreMachine.TestCase

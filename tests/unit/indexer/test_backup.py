@@ -1,0 +1,105 @@
+"""A copy of one generation, whole or not there."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import indexer.sealing
+from indexer.backup import backup
+from indexer.changes import Changes
+from indexer.errors import IndexDamaged, IndexExists, IndexNotFound
+from indexer.integrity import verify
+from indexer.store import IndexStore
+from vectors import new_store, pictures_found, put, unit_rows
+
+ROWS = unit_rows(20, 8, seed=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IndexStore]:
+    """With a sealed segment, an unsealed vector, a kept picture and a removed one."""
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 8)
+    store = new_store(tmp_path / "index")
+    store.commit(Changes(puts=[put(f"k{i}", ROWS[i], metadata={"price": i}) for i in range(8)]))
+    store.commit(
+        Changes(puts=[put("kept", ROWS[8], path=store.keep(b"one")), put("gone", ROWS[9], path=store.keep(b"two"))])
+    )
+    store.commit(Changes(removes={"gone": -1, "k0": -1}))
+    yield store
+    store.close()
+
+
+def test_a_backup_is_whole_and_answers_the_same(store: IndexStore, tmp_path: Path) -> None:
+    made = backup(store.index_dir, tmp_path / "copy")
+    found = verify(tmp_path / "copy")
+    assert (found.problems, found.orphans) == ([], [])
+    assert (made.generation, made.images) == (found.generation, found.images) == (3, 8)
+    copy = IndexStore(tmp_path / "copy")
+    np.testing.assert_array_equal(copy.search(ROWS, 5).ids, store.search(ROWS, 5).ids)
+    assert {key: one.attributes for key, one in pictures_found(copy).items()} == {
+        key: one.attributes for key, one in pictures_found(store).items()
+    }
+    copy.close()
+
+
+def test_a_backup_has_the_kept_pictures_that_are_still_in_use(store: IndexStore, tmp_path: Path) -> None:
+    backup(store.index_dir, tmp_path / "copy")
+    copies = [path.read_bytes() for path in (tmp_path / "copy" / "pictures").rglob("*") if path.is_file()]
+    assert copies == [b"one"]
+
+
+def test_a_backup_and_its_index_go_their_own_ways(store: IndexStore, tmp_path: Path) -> None:
+    backup(store.index_dir, tmp_path / "copy")
+    copy = IndexStore(tmp_path / "copy")
+    copy.commit(Changes(removes={"k1": -1}))
+    store.commit(Changes(puts=[put("new", ROWS[10])]))
+    assert "k1" in pictures_found(store)
+    assert "new" not in pictures_found(copy)
+    copy.close()
+
+
+def test_a_backup_tells_its_size_and_what_is_in_it(store: IndexStore, tmp_path: Path) -> None:
+    made = backup(store.index_dir, tmp_path / "copy")
+    size_bytes = sum(path.stat().st_size for path in (tmp_path / "copy").rglob("*") if path.is_file())
+    assert made.to_dict() == {
+        "path": str(tmp_path / "copy"),
+        "generation": 3,
+        "images": 8,
+        "size_bytes": size_bytes,
+    }
+
+
+def test_a_backup_is_one_folder_without_logs(store: IndexStore, tmp_path: Path) -> None:
+    backup(store.index_dir, tmp_path / "new" / "copy")
+    assert sorted(path.name for path in (tmp_path / "new" / "copy").iterdir()) == [
+        *("catalog.sqlite", "pictures", "segments"),
+    ]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
+    with closing(sqlite3.connect(tmp_path / "new" / "copy" / "catalog.sqlite")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_backup_replaces_nothing(store: IndexStore, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "mine").touch()
+    with pytest.raises(IndexExists, match="copy exists already; a backup makes a new folder"):
+        backup(store.index_dir, tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["mine"]
+
+
+def test_without_an_index_there_is_nothing_to_back_up(tmp_path: Path) -> None:
+    with pytest.raises(IndexNotFound):
+        backup(tmp_path / "nothing", tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_with_a_missing_file_is_not_backed_up_in_part(store: IndexStore, tmp_path: Path) -> None:
+    (segment,) = (store.index_dir / "segments").iterdir()
+    segment.unlink()
+    with pytest.raises(IndexDamaged, match=rf"{segment} is missing; run `retrieve verify --repair`"):
+        backup(store.index_dir, tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
