@@ -14,6 +14,7 @@ import numpy as np
 
 from indexer.catalog import CATALOG_FILE
 from indexer.integrity import verify
+from indexer.segments import read_raw_rows
 from indexer.store import IndexStore
 
 LONGEST_WAIT_S = 3.0  # beyond a commit, into the next one
@@ -80,9 +81,10 @@ def contents(index: Path) -> dict[str, bytes]:
 
 def _vectors(store: IndexStore) -> Iterator[tuple[int, bytes]]:
     for one in store.snapshot.segments:
-        for id_, vector in zip(one.segment.ids.tolist(), one.segment.vectors(), strict=True):
+        rows = read_raw_rows(store.index_dir, one.segment.path.name, store.space.dim)
+        for id_, row in zip(one.segment.ids.tolist(), rows, strict=False):
             if id_ not in one.removed:
-                yield id_, vector.astype(np.float16).tobytes()
+                yield id_, row
     tail = store.snapshot.tail
     for id_, vector, is_removed in zip(tail.ids.tolist(), tail.vectors, tail.is_removed, strict=True):
         if not is_removed:

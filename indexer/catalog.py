@@ -109,9 +109,11 @@ class Catalog:
 
     def version(self) -> int:
         """A number that changes whenever another connection has committed; costs microseconds."""
-        if self._is_frozen:
-            return _signature(self.path)[0]
         with self._read_lock, translated_sqlite_errors(self.path):
+            if self._is_frozen and self.is_writable:
+                self._follow_replaced_file()
+            if self._is_frozen:
+                return _signature(self.path)[0]
             version: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
         return version
 

@@ -77,6 +77,11 @@ class Segment:
         return Neighbors(ids, scores)
 
 
+def use_threads(count: int) -> None:
+    """How many threads the searches of the calling thread may use; OpenMP keeps that for each thread by itself."""
+    faiss.omp_set_num_threads(count)
+
+
 def read_raw_rows(index_dir: Path, file: str, dim: int) -> list[bytes]:
     """The float16 bytes of each vector of a damaged exact segment, in the order of ids, as far as the file goes.
 

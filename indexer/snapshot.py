@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import IndexDamaged
-from indexer.segments import SealedFile, Segment
+from indexer.segments import SealedFile, Segment, use_threads
 from indexer.tail import Tail
 from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
 
@@ -49,8 +49,13 @@ class Snapshot:
         sealed = sum(len(one.segment.ids) - one.removed.size for one in self.segments)
         return sealed + len(self.tail.visible)
 
-    def search(self, queries: Vectors, k: int) -> Neighbors:
-        """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail."""
+    def search(self, queries: Vectors, k: int, threads: int | None = None) -> Neighbors:
+        """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail.
+
+        `threads` is what FAISS may use for it; None leaves that to OpenMP.
+        """
+        if self.segments and threads is not None:
+            use_threads(threads)
         parts = [one.segment.search(queries, k, one.removed) for one in self.segments]
         if len(self.tail.ids):
             parts.append(self.tail.search(queries, k))

@@ -25,6 +25,7 @@ from retrieval.records import Box
 from retrieval.results import Hit, IndexInfo, IndexReport, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.sync.plan import box_text
+from retrieval.threads import thread_budget
 
 _KEEP: Final[Any] = object()  # "leave as it is", where None means "none"
 
@@ -41,11 +42,13 @@ class SearchEngine:
                 print(hit.score, hit.key)
     """
 
-    def __init__(self, store: IndexStore, embedder: Embedder, limits: DecodeLimits) -> None:
+    def __init__(self, store: IndexStore, embedder: Embedder, limits: DecodeLimits, threads: int | None = None) -> None:
         """Use `create` or `open`."""
         self._store = store
         self._embedder = embedder
         self._limits = limits
+        self._threads = threads
+        self._search_threads = thread_budget(threads).search
         self._pid = os.getpid()
         self._is_closed = False
 
@@ -81,7 +84,7 @@ class SearchEngine:
             model_fingerprint=described.fingerprint,
             dim=described.dim,
         )
-        return cls(store, embedder_for(store, device, threads, batch_size, limits), limits)
+        return cls(store, embedder_for(store, device, threads, batch_size, limits), limits, threads)
 
     @classmethod
     def open(
@@ -110,7 +113,7 @@ class SearchEngine:
             if model is not None:
                 described = describe_model(model)
                 check_model(store, described.name, described.fingerprint)
-            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits)
+            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits, threads)
         except BaseException:
             store.close()
             raise
@@ -137,7 +140,6 @@ class SearchEngine:
         key_prefix: str | None = None,
         remove: bool = True,
         allow_removals: bool = False,
-        threads: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> IndexReport:
         """Make the index hold what a gallery holds: add, replace, remove; leave alone what has not changed.
@@ -150,7 +152,6 @@ class SearchEngine:
             key_prefix: what this gallery's keys begin with; None: as at its first sync, "" then.
             remove: remove from the index what has vanished from this gallery.
             allow_removals: even if that is more than a fifth of it.
-            threads: cores to use; None: all.
             on_progress: called after each picture.
 
         Raises:
@@ -161,7 +162,7 @@ class SearchEngine:
         """
         self._check_usable()
         prefix = self.key_prefix(gallery) if key_prefix is None else key_prefix
-        options = SyncOptions(self._limits, remove, allow_removals, threads)
+        options = SyncOptions(self._limits, remove, allow_removals, self._threads)
         with self._store.job("index"):
             listing = read_gallery(gallery, key_prefix=prefix, exclude=[str(self.index_dir)])
             return sync(self._store, self._embedder, listing, prefix, options, on_progress)
@@ -375,7 +376,7 @@ class SearchEngine:
         if k < 1:
             raise ValueError(f"k is {k}, at least 1 is needed")
         snapshot = self._store.snapshot
-        found = snapshot.search(vectors, k)
+        found = snapshot.search(vectors, k, self._search_threads)
         pictures = self._store.pictures(snapshot, np.unique(found.ids[found.ids >= 0]).tolist())
         lowest = -np.inf if min_score is None else min_score
         results = []

@@ -80,7 +80,9 @@ def animation(kind: str) -> bytes:
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
 
 
-def stored_turned(orientation: int, kind: str = "jpeg", upright: NDArray[np.uint8] | None = None) -> bytes:
+def stored_turned(
+    orientation: int, kind: str = "jpeg", upright: NDArray[np.uint8] | None = None, quality: int = 95
+) -> bytes:
     """A picture stored so that its EXIF orientation, 1 to 8, brings it back to `upright` (`photo()` by default)."""
     image = Image.fromarray(photo() if upright is None else upright)
     turn = {  # the inverse of what a viewer does for this orientation
@@ -94,7 +96,7 @@ def stored_turned(orientation: int, kind: str = "jpeg", upright: NDArray[np.uint
     }.get(orientation)
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {}
+    options: dict[str, object] = {"quality": quality, "subsampling": 0} if kind == "jpeg" else {}
     return encoded(image.transpose(turn) if turn is not None else image, kind, exif=exif.tobytes(), **options)
 
 

@@ -90,7 +90,6 @@ def command(
                 key_prefix=key_prefix,
                 remove=not no_remove,
                 allow_removals=allow_removals,
-                threads=threads,
                 on_progress=on_progress,
             )
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ INTERRUPTED = 130  # the shells' convention for Ctrl-C
 
 
 class StopRequest:
-    """Listens for SIGINT and SIGTERM; as a context manager it gives both back to their former handlers.
+    """Listens for SIGINT and SIGTERM; as a context manager it gives both back if none came.
 
     The first signal raises KeyboardInterrupt: at once until the first `check`, at the next one from then on, so never
     in the midst of a commit. The second ends the process, which the index survives as it does any kill.
@@ -37,8 +37,9 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        if not self._is_asked:  # else the process is about to end, and a signal on the way there needs no traceback
+            for number, handler in self._former.items():
+                signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._is_asked:

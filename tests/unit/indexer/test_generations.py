@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexer.changes import NO_PICTURE, Attributes, Changes, Skip, Touch
-from indexer.errors import VectorError
+from indexer.errors import IndexerError, VectorError
 from indexer.store import IndexStore
 from vectors import new_store, own_scores, pictures_found, put, unit_rows
 
@@ -250,6 +250,12 @@ def test_a_commit_that_fails_midway_changes_nothing(store: IndexStore, reader: I
         store.commit(Changes(puts=[put("a", ROWS[1]), unstorable]))
     assert reader.refresh() == 1
     assert own_scores(reader, {"a": ROWS[0]})["a"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_row_that_would_name_no_source_is_not_committed(store: IndexStore) -> None:
+    with pytest.raises(IndexerError, match="FOREIGN KEY"):
+        store.commit(Changes(puts=[put("a", ROWS[0])], skips=[Skip(99, "b", "no picture", 5, 6)]))
+    assert store.refresh() == 0
 
 
 def test_a_commit_that_failed_does_not_stand_in_the_way_of_the_next(store: IndexStore) -> None:

@@ -202,6 +202,13 @@ def test_an_index_with_a_cut_vector_in_the_catalog_is_not_opened(index_dir: Path
         IndexStore(index_dir)
 
 
+def test_until_they_are_embedded_again_lost_pictures_are_named(index_dir: Path, segment: Path) -> None:
+    flip_vector(segment, row=4)
+    salvage(index_dir)
+    found = verify(index_dir)
+    assert (found.lost, found.problems) == ([5], ["1 pictures have no intact vector"])
+
+
 def test_lost_pictures_that_are_removed_leave_a_whole_index(index_dir: Path, segment: Path) -> None:
     segment.unlink()
     salvage(index_dir)

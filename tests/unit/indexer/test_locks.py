@@ -86,6 +86,12 @@ def test_a_lock_that_names_nobody_yet_still_refuses(store: IndexStore) -> None:
             pass
 
 
+def test_after_a_job_the_lock_names_nobody(store: IndexStore) -> None:
+    with store.job("index"):
+        assert (store.index_dir / "job.lock").read_text() != ""
+    assert (store.index_dir / "job.lock").read_text() == ""
+
+
 def test_a_job_sees_what_was_committed_before_it_began(store: IndexStore) -> None:
     reader = IndexStore(store.index_dir)
     store.commit(Changes(puts=[put("a", unit_rows(1, 8, seed=0)[0])]))

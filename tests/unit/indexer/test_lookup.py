@@ -27,9 +27,15 @@ def shoes(store: IndexStore) -> Source:
 
 
 def test_a_source_asked_for_again_is_the_same_one(store: IndexStore, shoes: Source) -> None:
-    again = store.source("/galleries/shoes", "manifest", "ignored/")
+    again = store.source("/galleries/shoes", "manifest", "shoes/")
     assert again == Source(shoes.id, "/galleries/shoes", "manifest", "shoes/")
     assert store.sources() == [again]
+
+
+def test_a_source_keeps_the_prefix_that_its_pictures_have(store: IndexStore, shoes: Source) -> None:
+    assert store.source("/galleries/shoes", "folder", "boots/").key_prefix == "boots/"
+    store.commit(Changes(puts=[put("boots/1.jpg", ROWS[0], source_id=shoes.id, path=None)]))
+    assert store.source("/galleries/shoes", "folder", "shoes/").key_prefix == "boots/"
 
 
 def test_a_picture_without_a_path_lies_in_its_source_under_its_key_without_prefix(
