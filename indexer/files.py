@@ -56,7 +56,7 @@ def write_whole(path: Path) -> Iterator[HashingFile]:
     file: HashingFile | None = None
     try:
         with translated_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             file = HashingFile(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield file
             aside.replace(path)
@@ -66,6 +66,14 @@ def write_whole(path: Path) -> Iterator[HashingFile]:
             file.abandon()
         aside.unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each durable in the one above."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -189,9 +189,10 @@ def _empty_segment(connection: sqlite3.Connection, index_dir: Path, segment: _Se
 
 def _kept_problems(connection: sqlite3.Connection, index_dir: Path) -> Iterator[str]:
     rows = connection.execute("SELECT key, path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'")
+    remedy = "upsert the picture again, or remove the key"
     for key, relative in rows:
         path = index_dir / relative
         if not path.is_file():
-            yield f"{relative}, the kept picture of {key!r}, is missing"
+            yield f"{relative}, the kept picture of {key!r}, is missing; {remedy}"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
-            yield f"{relative}, the kept picture of {key!r}, differs from its checksum"
+            yield f"{relative}, the kept picture of {key!r}, differs from its checksum; {remedy}"

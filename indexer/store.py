@@ -11,7 +11,7 @@ from indexer import kept, lookup, sealing
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexReadOnly
-from indexer.files import network_file_system, total_bytes, translated_os_errors
+from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
 from indexer.snapshot import Snapshot, Space, load_snapshot, next_snapshot
@@ -68,7 +68,7 @@ class IndexStore:
         folder = Path(index_dir).absolute()
         _refuse_second(folder)
         with translated_os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)]
         if strangers:
             raise IndexExists(

@@ -81,7 +81,7 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader, say `head`, has seen enough
+    except (BrokenPipeError, SystemExit):  # the reader, say `head`, has seen enough; click makes an exit of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (RetrievalError, IndexerError) as error:

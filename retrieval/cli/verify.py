@@ -34,7 +34,7 @@ def command(index_dir: Path | None, mend: bool, as_json: bool) -> int:
     if as_json:
         print_json(found.to_dict())
     else:
-        _print(found)
+        _print(found, is_mended=mend)
     return 0 if found.is_whole else DAMAGED
 
 
@@ -49,12 +49,12 @@ def _mend(folder: Path, found: Integrity) -> None:
     click.echo(f"{len(mended.embedded)} pictures embedded again, {len(mended.dropped)} dropped", err=True)
 
 
-def _print(found: Integrity) -> None:
+def _print(found: Integrity, *, is_mended: bool) -> None:
     for orphan in found.orphans:
         click.echo(f"left over: {orphan} (harmless; the next `retrieve index` removes it)")
     for problem in found.problems:
         click.echo(f"damaged: {problem}")
     if found.is_whole:
         click.echo(f"ok: {found.images} pictures, generation {found.generation}")
-    else:
+    elif not is_mended:
         click.echo("run `retrieve verify --repair`, or restore the index from a `retrieve backup`", err=True)
