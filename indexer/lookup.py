@@ -87,7 +87,8 @@ def picture_by_key(connection: sqlite3.Connection, index_dir: Path, key: str) ->
 
 def _picture(row: Sequence[Any], index_dir: Path) -> Picture:
     attributes = Attributes(row[6], row[7], json.loads(row[8]))
-    return Picture(row[0], row[1], index_dir / row[2], row[3], row[4], row[5], attributes)
+    path = Path(row[2]) if row[2].startswith("/") else index_dir / row[2]  # joining costs more, and hits are many
+    return Picture(row[0], row[1], path, row[3], row[4], row[5], attributes)
 
 
 def known_pictures(connection: sqlite3.Connection, source_id: int) -> dict[str, Known]:

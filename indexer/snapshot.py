@@ -55,7 +55,8 @@ class Snapshot:
         `threads` is what FAISS may use for it; None leaves that to OpenMP.
         """
         if self.segments and threads is not None:
-            use_threads(threads)
+            # FAISS splits work by query. Threads woken for nothing would spin on, on the cores that encode the next one
+            use_threads(max(1, min(threads, len(queries))))
         parts = [one.segment.search(queries, k, one.removed) for one in self.segments]
         if len(self.tail.ids):
             parts.append(self.tail.search(queries, k))

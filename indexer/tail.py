@@ -80,6 +80,7 @@ class Tail:
 
     def search(self, queries: Vectors, k: int) -> Neighbors:
         """The k nearest of each query."""
-        scores = queries @ self.vectors.T  # (Q, N)
+        # (Q, N); a few queries without BLAS, whose threads would spin on, on the cores that encode the next one
+        scores = np.einsum("qd,nd->qn", queries, self.vectors) if len(queries) <= 4 else queries @ self.vectors.T
         scores[:, self.is_removed] = -np.inf
         return rank_scores(self.ids, scores, k)

@@ -3,8 +3,9 @@
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import PIL.Image
@@ -15,7 +16,7 @@ from indexer.store import IndexStore
 from indexer.vectors import Vectors
 from retrieval.encoder.preprocess import decode_min_side, preprocess
 from retrieval.encoder.runtime import Encoder, open_encoder
-from retrieval.errors import UnknownModel
+from retrieval.errors import PictureError, UnknownModel
 from retrieval.images import DecodeLimits, decode, read_bytes
 from retrieval.records import Box
 from retrieval.threads import usable_cores
@@ -71,8 +72,20 @@ class Embedder:
 
     def _pixels(self, image: ImageLike, box: Box | None) -> NDArray[np.uint8]:
         how = self.encoder.preprocessing
-        pixels = decode(image, min_side_px=decode_min_side(how), box=box, limits=self._limits)
+        with naming(image):
+            pixels = decode(image, min_side_px=decode_min_side(how), box=box, limits=self._limits)
         return preprocess(pixels, how)
+
+
+@contextmanager
+def naming(image: ImageLike) -> Iterator[None]:
+    """Put the name of a picture that has one, a file, in front of what is wrong with it."""
+    try:
+        yield
+    except PictureError as error:
+        if isinstance(image, str | os.PathLike):
+            raise type(error)(f"{os.fspath(image)}: {error}") from error
+        raise
 
 
 def embedder_for(

@@ -15,7 +15,7 @@ from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.lookup import Picture
 from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
-from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for
+from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
 from retrieval.errors import EngineUnusable, UnknownKey
@@ -200,8 +200,9 @@ class SearchEngine:
             IndexReadOnly, DiskFull, IndexBusy
         """
         self._check_usable()
-        content = content_of(image, self._limits)
-        vector = self._embedder.embed([content], box)[0]
+        with naming(image):
+            content = content_of(image, self._limits)
+            vector = self._embedder.embed([content], box)[0]
         path = os.path.abspath(image) if isinstance(image, str | os.PathLike) else self._store.keep(content)
         put = Put(
             key,

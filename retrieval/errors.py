@@ -38,7 +38,7 @@ class RemovalsRefused(GalleryError):
 
 
 class PictureError(RetrievalError):
-    """One picture cannot be used; `str()` is the reason, without the picture's name."""
+    """One picture cannot be used; `str()` is the reason, behind the name of a file that the caller named."""
 
 
 class PictureUnreadable(PictureError):

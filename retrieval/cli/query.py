@@ -71,7 +71,8 @@ def command(
             try:
                 results.append(_search(engine, name, k, min_score))
             except PictureError as error:
-                click.echo(f"retrieve: {on_one_line(name)}: {error}", err=True)
+                unnamed = "standard input: " if name == STANDARD_INPUT else ""
+                click.echo(f"retrieve: {unnamed}{on_one_line(str(error))}", err=True)
                 failed = True
     if as_json:
         print_json({"queries": [result.to_dict() for result in results]})

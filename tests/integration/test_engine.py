@@ -73,6 +73,14 @@ def test_an_upsert_that_is_no_picture_changes_nothing(engine: SearchEngine, gall
     assert engine.search(gallery / APPLE, k=1).hits[0].key == "one"
 
 
+def test_the_file_that_cannot_be_used_is_named(engine: SearchEngine, gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    with pytest.raises(PictureUndecodable, match=r"^.*bad\.jpg: not a picture"):
+        engine.search([gallery / APPLE, tmp_path / "bad.jpg"])
+    with pytest.raises(PictureUndecodable, match=r"^.*bad\.jpg: not a picture"):
+        engine.upsert("one", tmp_path / "bad.jpg")
+
+
 def test_metadata_changes_without_touching_the_vector(engine: SearchEngine, gallery: Path) -> None:
     engine.upsert("one", gallery / APPLE, product_id="A", label="fruit", metadata={"price": 1})
     before = engine.search(gallery / APPLE).hits[0]

@@ -266,7 +266,8 @@ def test_a_damaged_kept_picture_is_named_with_its_key(
 ) -> None:
     damage(kept_picture)
     name = kept_picture.relative_to(index_dir)
-    assert verify(index_dir).problems == [f"{name}, the kept picture of 'mine', {says}"]
+    remedy = "upsert the picture again, or remove the key"
+    assert verify(index_dir).problems == [f"{name}, the kept picture of 'mine', {says}; {remedy}"]
 
 
 PAGE_BYTES = 4096
