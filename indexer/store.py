@@ -10,7 +10,7 @@ from pathlib import Path
 from indexer import kept, lookup, sealing
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
-from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexReadOnly
+from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexNotFound, IndexReadOnly
 from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
@@ -66,7 +66,7 @@ class IndexStore:
             IndexerError: the folder lies on a network file system.
         """
         folder = Path(index_dir).absolute()
-        _refuse_second(folder)
+        check_place(folder)
         with translated_os_errors(folder):
             make_folder(folder)
             strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)]
@@ -260,6 +260,24 @@ def _refuse_network(folder: Path) -> None:
             f"{folder} lies on a network file system ({kind}), where file locks and memory maps cannot be trusted; "
             "keep the index on a local disk and copy it with `retrieve backup`"
         )
+
+
+def check_place(index_dir: str | os.PathLike[str]) -> None:
+    """Raise where no index can be made, before anything costly is done for it.
+
+    Raises:
+        IndexExists: there is an index already.
+        IndexNotFound: it would lie in a file.
+        IndexReadOnly: this user may not look there.
+    """
+    folder = Path(index_dir).absolute()
+    with translated_os_errors(folder):
+        _refuse_second(folder)
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not nearest.is_dir():
+            raise IndexNotFound(
+                f"no index can be made at {folder}: {nearest} is a file; choose another place with --index"
+            )
 
 
 def _refuse_second(folder: Path) -> None:

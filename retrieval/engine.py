@@ -13,7 +13,7 @@ import xxhash
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.lookup import Picture
-from indexer.store import IndexStore
+from indexer.store import IndexStore, check_place
 from indexer.vectors import Vectors, check_unit_rows
 from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
@@ -77,6 +77,7 @@ class SearchEngine:
             UnknownModel, WeightsUnavailable, ModelDamaged, DeviceUnavailable
             IndexExists, IndexReadOnly, DiskFull
         """
+        check_place(index_dir)
         described = describe_model(model)
         store = IndexStore.create(
             index_dir,

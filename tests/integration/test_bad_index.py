@@ -373,7 +373,7 @@ def test_a_query_needs_no_standard_input(index: Path, pictures: Path) -> None:
 
 def test_a_query_from_a_closed_standard_input_is_named(index: Path) -> None:
     asked = with_shell("<&-", "query", "-", "--index", index)
-    assert (asked.returncode, asked.stderr) == (1, b"retrieve: -: empty file\n")
+    assert (asked.returncode, asked.stderr) == (1, b"retrieve: standard input: empty file\n")
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&- <&-"])
