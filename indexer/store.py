@@ -69,11 +69,6 @@ class IndexStore:
         check_place(folder)
         with translated_os_errors(folder):
             make_folder(folder)
-            strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)]
-        if strangers:
-            raise IndexExists(
-                f"{folder} holds other files ({strangers[0]}); an index needs a folder of its own, choose another one"
-            )
         _refuse_network(folder)
         with try_seal_lock(folder) as is_mine:
             if not is_mine:
@@ -266,7 +261,7 @@ def check_place(index_dir: str | os.PathLike[str]) -> None:
     """Raise where no index can be made, before anything costly is done for it.
 
     Raises:
-        IndexExists: there is an index already.
+        IndexExists: there is an index already, or the folder holds other things.
         IndexNotFound: it would lie in a file.
         IndexReadOnly: this user may not look there.
     """
@@ -278,6 +273,11 @@ def check_place(index_dir: str | os.PathLike[str]) -> None:
             raise IndexNotFound(
                 f"no index can be made at {folder}: {nearest} is a file; choose another place with --index"
             )
+        strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)] if nearest == folder else []
+    if strangers:
+        raise IndexExists(
+            f"{folder} holds other files ({strangers[0]}); an index needs a folder of its own, choose another one"
+        )
 
 
 def _refuse_second(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands import RETRIEVE
 from indexer.errors import IndexBusy
 from indexer.integrity import verify
 from indexer.locks import job_lock
@@ -369,7 +370,7 @@ def test_a_folder_that_is_synced_through_a_relative_path_is_the_same_source(
 
 def test_two_syncs_at_once_leave_one_whole_index(tmp_path: Path, gallery: Path) -> None:
     SearchEngine.create(tmp_path / "index", model="efficientnet_lite0").close()
-    command = ["retrieve", "index", str(gallery), "--index", str(tmp_path / "index")]
+    command = [*RETRIEVE, "index", str(gallery), "--index", str(tmp_path / "index")]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=120)[1].decode() for process in both]
     codes = sorted(process.returncode for process in both)
