@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.encoder.runtime import describe_model
 from retrieval.engine import SearchEngine
 
 MODEL = "efficientnet_lite0"
 THINGS = ("apple", "banana", "bicycle", "butterfly", "camera", "car")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_prepared(_surroundings: None) -> None:
+    """What happens once for a machine has happened: its notice would be a second line where a test wants one."""
+    for model in ("efficientnet_lite0", "efficientnet_lite2"):
+        describe_model(model)
 
 
 @pytest.fixture
