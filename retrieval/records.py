@@ -84,4 +84,4 @@ class Listing:
     records: list[ImageRecord]
     skipped: list[Skipped]
     unlisted: list[Skipped]
-    scanned_ns: int = 0
+    scanned_ns: int

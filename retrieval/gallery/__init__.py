@@ -1,9 +1,7 @@
 """Folders and manifests as lists of pictures."""
 
 import os
-import time
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 from retrieval.gallery.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -27,9 +25,6 @@ def read_gallery(
         GalleryError: it is neither, is missing or cannot be read.
         ManifestError: the manifest is wrong.
     """
-    began_ns = time.time_ns()
     if Path(path).suffix.lower() in MANIFEST_SUFFIXES and not Path(path).is_dir():
-        listing = read_manifest(path, key_prefix=key_prefix)
-    else:
-        listing = scan_folder(path, key_prefix=key_prefix, exclude=exclude)
-    return replace(listing, scanned_ns=began_ns)
+        return read_manifest(path, key_prefix=key_prefix)
+    return scan_folder(path, key_prefix=key_prefix, exclude=exclude)

@@ -23,11 +23,9 @@ ROWS = unit_rows(40, 8, seed=0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
+def store(store: IndexStore) -> IndexStore:
     store.commit(Changes(puts=[put("a", ROWS[0])]))
-    yield store
-    store.close()
+    return store
 
 
 @contextmanager

@@ -1,31 +1,14 @@
 """What a commit changes, and what readers of this and of older generations see of it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from indexer.changes import NO_PICTURE, Attributes, Changes, Skip, Touch
 from indexer.errors import IndexerError, VectorError
 from indexer.store import IndexStore
-from vectors import new_store, own_scores, pictures_found, put, unit_rows
+from vectors import own_scores, pictures_found, put, unit_rows
 
 ROWS = unit_rows(40, 8, seed=0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(store: IndexStore) -> Iterator[IndexStore]:
-    reader = IndexStore(store.index_dir)
-    yield reader
-    reader.close()
 
 
 def price(store: IndexStore, key: str) -> object:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,9 @@ import pytest
 from indexer.changes import Changes
 from indexer.kept import ORPHAN_AGE_S
 from indexer.store import IndexStore
-from vectors import new_store, pictures_found, put, unit_rows
+from vectors import pictures_found, put, unit_rows
 
 ROW = unit_rows(1, 8, seed=0)[0]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
-    yield store
-    store.close()
 
 
 def make_old(path: Path) -> None:

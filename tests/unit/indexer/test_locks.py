@@ -15,7 +15,7 @@ from indexer.errors import IndexBusy
 from indexer.locks import SEAL_LOCK, job_lock, try_seal_lock
 from indexer.store import IndexStore
 from unprivileged import run_unprivileged
-from vectors import new_store, pictures_found, put, unit_rows
+from vectors import pictures_found, put, unit_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOLD_JOB = """
@@ -25,13 +25,6 @@ with IndexStore(sys.argv[1]).job("index"):
     print("holding", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
-    yield store
-    store.close()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What the catalog remembers of pictures, of galleries and of pictures that were set aside."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,9 @@ import pytest
 from indexer.changes import Attributes, Changes, Skip
 from indexer.lookup import KnownSkip
 from indexer.store import IndexStore, Source
-from vectors import new_store, pictures_found, put, query_catalog, unit_rows
+from vectors import pictures_found, put, query_catalog, unit_rows
 
 ROWS = unit_rows(8, 8, seed=0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
-    yield store
-    store.close()
 
 
 @pytest.fixture

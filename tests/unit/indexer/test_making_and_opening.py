@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,11 +28,9 @@ ROWS = unit_rows(40, 8, seed=0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
+def store(store: IndexStore) -> IndexStore:
     store.commit(Changes(puts=[put("a", ROWS[0])]))
-    yield store
-    store.close()
+    return store
 
 
 def test_an_index_of_a_newer_format_is_refused_with_both_numbers(store: IndexStore) -> None:

@@ -1,6 +1,5 @@
 """An index that this user may not write is searched, and never changed; other users' writing is noticed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,15 @@ from indexer.changes import Changes
 from indexer.integrity import verify
 from indexer.store import IndexStore
 from unprivileged import run_unprivileged
-from vectors import new_store, put, unit_rows
+from vectors import put, unit_rows
 
 ROWS = unit_rows(40, 8, seed=0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
+def store(store: IndexStore) -> IndexStore:
     store.commit(Changes(puts=[put("a", ROWS[0])]))
-    yield store
-    store.close()
+    return store
 
 
 PRELUDE = """

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from indexer.changes import Attributes, Changes
 from indexer.integrity import verify
 from indexer.locks import try_seal_lock
 from indexer.store import IndexStore
-from vectors import new_store, own_scores, pictures_found, put, query_catalog, unit_rows
+from vectors import own_scores, pictures_found, put, query_catalog, unit_rows
 
 SEAL_ROWS = 8
 ROWS = unit_rows(60, 8, seed=0)
@@ -23,20 +22,6 @@ ROWS = unit_rows(60, 8, seed=0)
 @pytest.fixture(autouse=True)
 def _seal_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[IndexStore]:
-    store = new_store(tmp_path / "index")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(store: IndexStore) -> Iterator[IndexStore]:
-    reader = IndexStore(store.index_dir)
-    yield reader
-    reader.close()
 
 
 def add(store: IndexStore, start: int, end: int) -> None:
