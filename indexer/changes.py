@@ -189,7 +189,7 @@ class _Writer:
         row = self._execute("SELECT key FROM pictures WHERE id = ? AND removed IS NULL", (picture_id,)).fetchone()
         if row is None:
             return
-        attributes = self._execute(
+        product_id, label, metadata = self._execute(
             "SELECT product_id, label, metadata FROM attributes WHERE picture_id = ? AND until IS NULL", (picture_id,)
         ).fetchone()
         self._retire(picture_id)
@@ -199,9 +199,7 @@ class _Writer:
             (self._generation, picture_id),
         ).lastrowid
         self._insert_vector(renewed_id, vector)
-        self._execute(
-            "INSERT INTO attributes VALUES (?, ?, ?, ?, ?, NULL)", (renewed_id, *attributes, self._generation)
-        )
+        self._insert_attributes(renewed_id, Attributes(product_id, label, json.loads(metadata)))
         self.updated.append(row[0])
 
     def _insert_vector(self, picture_id: int | None, vector: NDArray[np.float32]) -> None:
