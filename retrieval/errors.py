@@ -3,6 +3,7 @@
 RetrievalError                a message of one line: thing, value, limit, remedy
 ├── GalleryError              a folder or manifest cannot be used as a gallery
 │   ├── ManifestError         a manifest's columns or values are wrong
+│   ├── LabelsMissing         pictures that must say which product they show do not
 │   └── RemovalsRefused       a sync would remove suspiciously much
 ├── PictureError              one picture cannot be used; a run sets it aside and goes on
 │   ├── PictureUnreadable     its bytes could not be read; tried again at every run
@@ -12,6 +13,10 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 │   ├── UnknownModel          no such name or model directory
 │   ├── WeightsUnavailable    the weights are not at hand and could not be downloaded
 │   └── ModelDamaged          weights or configuration differ from their checksum
+├── TrainingError             a training cannot start or go on
+│   ├── LabelConflict         the same picture under two labels, or on both sides of a split
+│   ├── TrainingDiverged      the loss is no number any more
+│   └── TrainingCollapsed     every picture is embedded at nearly the same place
 ├── DeviceUnavailable         the device asked for is not there
 ├── UnknownKey                no picture of that name is in the index
 └── EngineUnusable            the engine is closed, or was inherited through a fork
@@ -31,6 +36,10 @@ class GalleryError(RetrievalError):
 
 class ManifestError(GalleryError):
     """A manifest's columns or values are wrong; names the file, the row and the column."""
+
+
+class LabelsMissing(GalleryError):
+    """Pictures that must say which product they show do not."""
 
 
 class RemovalsRefused(GalleryError):
@@ -67,6 +76,22 @@ class WeightsUnavailable(ModelError):
 
 class ModelDamaged(ModelError):
     """A model's files differ from their checksum or cannot be parsed."""
+
+
+class TrainingError(RetrievalError):
+    """A training cannot start or go on."""
+
+
+class LabelConflict(TrainingError):
+    """The same picture stands under two labels, or on both sides of a split."""
+
+
+class TrainingDiverged(TrainingError):
+    """The loss is no number any more."""
+
+
+class TrainingCollapsed(TrainingError):
+    """Every picture is embedded at nearly the same place."""
 
 
 class DeviceUnavailable(RetrievalError):

@@ -23,8 +23,8 @@ LAYERS = {
         "cli service",
         "refresh client repair",
         "engine training",
-        "sync",
-        "pipeline embedder evaluation calibration report",
+        "sync evaluation",
+        "pipeline embedder calibration report",
         "encoder gallery images rerank feedback evaluation.metrics",
         "results",  # an IndexReport lists what was Skipped
         "files",
@@ -48,7 +48,7 @@ FOREIGN_TO_INDEXER = {"retrieval", "torch", "torchvision", "timm", "PIL", "simpl
 # torch costs 0.8 GB and seconds: a query on a CPU never loads it, so only these modules may name it,
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_USERS = (
-    "encoder.twin encoder.weights encoder.library encoder.timm_models encoder.torchvision_models encoder.names "
+    "encoder.twin encoder.tiny_cnn encoder.weights encoder.library encoder.timm_models encoder.torchvision_models encoder.names "
     "encoder.convert encoder.torch_runtime training"
 )
 # and these only inside functions.

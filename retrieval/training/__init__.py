@@ -1,0 +1,1 @@
+"""A labelled catalogue -> an encoder that knows what "the same product" means there; imports torch."""
