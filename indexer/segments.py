@@ -65,6 +65,11 @@ class Segment:
         self._index = _map(self.path, sealed)
         self.ids: Ids = faiss.vector_to_array(self._index.id_map)
 
+    def read(self, start: int, stop: int) -> Vectors:
+        """The vectors of the rows from `start` to `stop`, whose ids are `ids[start:stop]`."""
+        vectors: Vectors = self._index.index.reconstruct_n(start, stop - start)
+        return vectors
+
     def search(self, queries: Vectors, k: int, removed: Ids) -> Neighbors:
         """The k nearest vectors of each query whose ids are not in `removed` (sorted)."""
         k_here = min(k, len(self.ids) - removed.size)

@@ -1,7 +1,7 @@
 """What a reader holds: one generation of the index, whole and unchanging, and the way to the next one."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +48,19 @@ class Snapshot:
         """The number of pictures in this generation."""
         sealed = sum(len(one.segment.ids) - one.removed.size for one in self.segments)
         return sealed + len(self.tail.visible)
+
+    def blocks(self, rows: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
+        """Every picture's vector once, at most `rows` at a time: (N,) ids and their (N, D) vectors."""
+        for one in self.segments:
+            is_visible = ~np.isin(one.segment.ids, one.removed)
+            for start in range(0, len(is_visible), rows):
+                chosen = is_visible[start : start + rows]
+                vectors = one.segment.read(start, start + len(chosen))
+                yield one.segment.ids[start : start + rows][chosen], vectors[chosen]
+        for start in range(0, len(self.tail.ids), rows):
+            here = slice(start, start + rows)
+            chosen = ~self.tail.is_removed[here]
+            yield self.tail.ids[here][chosen], self.tail.vectors[here][chosen]
 
     def search(self, queries: Vectors, k: int, threads: int | None = None) -> Neighbors:
         """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail.

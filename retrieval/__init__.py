@@ -11,25 +11,30 @@ if TYPE_CHECKING:
     from retrieval.embedder import ImageLike
     from retrieval.encoder.runtime import Encoder, describe_model, open_encoder
     from retrieval.engine import SearchEngine
+    from retrieval.evaluation.protocol import EvaluationOptions, evaluate
     from retrieval.images import DecodeLimits
     from retrieval.records import Box, Skipped
-    from retrieval.results import Hit, IndexInfo, IndexReport, ModelInfo, SearchResult
+    from retrieval.results import EvaluationReport, Hit, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
     from retrieval.sync import Progress
 
 _HOMES = {
     "Box": "records",
     "DecodeLimits": "images",
     "Encoder": "encoder.runtime",
+    "EvaluationOptions": "evaluation.protocol",
+    "EvaluationReport": "results",
     "Hit": "results",
     "ImageLike": "embedder",
     "IndexInfo": "results",
     "IndexReport": "results",
+    "MatchResult": "results",
     "ModelInfo": "results",
     "Progress": "sync",
     "SearchEngine": "engine",
     "SearchResult": "results",
     "Skipped": "records",
     "describe_model": "encoder.runtime",
+    "evaluate": "evaluation.protocol",
     "open_encoder": "encoder.runtime",
 }
 
@@ -37,16 +42,20 @@ __all__ = [
     "Box",
     "DecodeLimits",
     "Encoder",
+    "EvaluationOptions",
+    "EvaluationReport",
     "Hit",
     "ImageLike",
     "IndexInfo",
     "IndexReport",
+    "MatchResult",
     "ModelInfo",
     "Progress",
     "SearchEngine",
     "SearchResult",
     "Skipped",
     "describe_model",
+    "evaluate",
     "open_encoder",
 ]
 

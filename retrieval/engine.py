@@ -9,12 +9,14 @@ from typing import Any, Final, Self, overload
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.lookup import Picture
 from indexer.store import IndexStore, check_place
 from indexer.vectors import Vectors, check_unit_rows
+from retrieval.calibration import compare, find_matcher, find_matcher_if_whole
 from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
@@ -22,7 +24,7 @@ from retrieval.errors import EngineUnusable, UnknownKey
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.records import Box
-from retrieval.results import Hit, IndexInfo, IndexReport, ModelInfo, SearchResult
+from retrieval.results import Hit, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.sync.plan import box_text
 from retrieval.threads import thread_budget
@@ -42,12 +44,21 @@ class SearchEngine:
                 print(hit.score, hit.key)
     """
 
-    def __init__(self, store: IndexStore, embedder: Embedder, limits: DecodeLimits, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        store: IndexStore,
+        embedder: Embedder,
+        limits: DecodeLimits,
+        threads: int | None = None,
+        model: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Use `create` or `open`."""
         self._store = store
         self._embedder = embedder
         self._limits = limits
         self._threads = threads
+        self._model = model or store.space.model_name
+        self._matcher = find_matcher_if_whole(self._model, store.space.model_fingerprint)
         self._search_threads = thread_budget(threads).search
         self._pid = os.getpid()
         self._is_closed = False
@@ -114,7 +125,7 @@ class SearchEngine:
             if model is not None:
                 described = describe_model(model)
                 check_model(store, described.name, described.fingerprint)
-            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits, threads)
+            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits, threads, model)
         except BaseException:
             store.close()
             raise
@@ -319,6 +330,22 @@ class SearchEngine:
         checked = check_unit_rows(vectors, self._store.space.dim)
         return self._answer(checked, k, min_score, [None] * len(checked))
 
+    def match(self, a: ImageLike, b: ImageLike, *, false_accept_rate: float | None = None) -> MatchResult:
+        """Say how alike two pictures are, neither of which needs to be in the index.
+
+        Args:
+            a, b: the pictures; their order does not count.
+            false_accept_rate: decide, too, at the score that at most this share of different products reaches.
+
+        Raises:
+            PictureError: one of them cannot be used.
+            ModelDamaged: the model's calibration cannot be read.
+            ModelError: a decision is wanted, and the model is not calibrated, or on too few pairs for this rate.
+        """
+        vectors = self.embed([a, b])
+        matcher = find_matcher(self._model, self.model_fingerprint)
+        return compare(vectors, (_name_of(a), _name_of(b)), matcher, self.model_fingerprint, false_accept_rate)
+
     def embed(self, images: Sequence[ImageLike]) -> Vectors:
         """(N, D) unit embeddings of N pictures, as the index's model sees them.
 
@@ -381,14 +408,24 @@ class SearchEngine:
         found = snapshot.search(vectors, k, self._search_threads)
         pictures = self._store.pictures(snapshot, np.unique(found.ids[found.ids >= 0]).tolist())
         lowest = -np.inf if min_score is None else min_score
+        probabilities = self._match_probabilities(found.scores)
         results = []
-        for name, ids, scores in zip(names, found.ids.tolist(), found.scores.tolist(), strict=True):
+        for name, *columns in zip(names, found.ids.tolist(), found.scores.tolist(), probabilities, strict=True):
             matches = [
-                (pictures[id_], score) for id_, score in zip(ids, scores, strict=True) if id_ >= 0 and score >= lowest
+                (pictures[id_], score, probability)
+                for id_, score, probability in zip(*columns, strict=True)
+                if id_ >= 0 and score >= lowest
             ]
-            hits = [_hit(rank, picture, score) for rank, (picture, score) in enumerate(matches, 1)]
+            hits = [_hit(rank, *match) for rank, match in enumerate(matches, 1)]
             results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
         return results
+
+    def _match_probabilities(self, scores: NDArray[np.float32]) -> list[list[float | None]]:
+        """For (Q, k) scores, -inf where there is no hit."""
+        if self._matcher is None:
+            return [[None] * scores.shape[1]] * len(scores)
+        probabilities: list[list[float | None]] = self._matcher.calibration.probability(np.clip(scores, -1, 1)).tolist()
+        return probabilities
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -400,9 +437,11 @@ class SearchEngine:
             raise EngineUnusable(f"the engine of {self.index_dir} is closed; open it again")
 
 
-def _hit(rank: int, picture: Picture, score: float) -> Hit:
+def _hit(rank: int, picture: Picture, score: float, probability: float | None) -> Hit:
     attributes = picture.attributes
-    return Hit(rank, picture.key, picture.path, min(score, 1.0), None, attributes.product_id, attributes.metadata)
+    return Hit(
+        rank, picture.key, picture.path, min(score, 1.0), probability, attributes.product_id, attributes.metadata
+    )
 
 
 def _name_of(image: object) -> str | None:

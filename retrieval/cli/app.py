@@ -20,6 +20,8 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 VERBS = {
     "index": "Make a folder or manifest of pictures searchable.",
     "query": "Find the indexed pictures that look like a picture.",
+    "evaluate": "Say how good a model or an index is.",
+    "match": "Say whether two pictures show the same product.",
     "info": "Say what an index holds.",
     "remove": "Remove pictures from an index.",
     "verify": "Check that an index is whole.",

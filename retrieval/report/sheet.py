@@ -1,6 +1,5 @@
 """What did each query find? Contact sheets: a row for each query, set off at the left, its hits beside it."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from retrieval import images
 from retrieval.errors import PictureError, RetrievalError
+from retrieval.report.writing import written_whole
 
 TILE_PX = 168
 INSET_PX = 8  # between a tile's frame and its picture
@@ -43,13 +43,13 @@ class SheetRow:
 
     Attributes:
         query: the query picture, as a path or an image.
-        hits: best first: a hit's path (None if it has no file) and its caption. A caption is one line or two, of which
-            the first stands out ("0.873\nshoes/red.jpg"); a line that is too long loses its middle.
+        hits: best first: a hit as a path or an image (None if it has no file) and its caption. A caption is one line or
+            two, of which the first stands out ("0.873\nshoes/red.jpg"); a line that is too long loses its middle.
         caption: the query's caption; None stands for its file name.
     """
 
     query: str | Path | Image.Image
-    hits: Sequence[tuple[str | Path | None, str]] = field(default_factory=tuple)
+    hits: Sequence[tuple[str | Path | Image.Image | None, str]] = field(default_factory=tuple)
     caption: str | None = None
 
 
@@ -115,15 +115,8 @@ def save_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str]) -> None:
             f"the contact sheet {target} would be {sheet.width} x {sheet.height} pixels, {file_format} holds at most "
             f"{limit} a side: write a .png or give fewer queries"
         )
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(target, "the contact sheet") as aside:
         sheet.save(aside, format=file_format, quality=QUALITY)
-        aside.replace(target)
-    except OSError as error:
-        raise RetrievalError(f"cannot write the contact sheet {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
 
 
 class _Cell(NamedTuple):
