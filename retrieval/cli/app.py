@@ -20,6 +20,7 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 VERBS = {
     "index": "Make a folder or manifest of pictures searchable.",
     "query": "Find the indexed pictures that look like a picture.",
+    "train": "Teach an encoder what is the same product in your catalogue.",
     "evaluate": "Say how good a model or an index is.",
     "match": "Say whether two pictures show the same product.",
     "info": "Say what an index holds.",
@@ -40,6 +41,8 @@ class _LazyVerbs(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"retrieval.cli.{cmd_name}").command
+        # The docstrings are raw: click's mark for "as it stands" arrives as two characters.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,6 +20,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 _FORMAT = 1
 
+Pooling = Literal["average", "gem", "native"]
 State = Mapping[str, NDArray[Any]]
 
 
@@ -29,8 +30,8 @@ class ModelConfig:
 
     Attributes:
         name: what people call the model; the only field that is not part of its fingerprint.
-        architecture: the backbone, "timm/NAME" or "torchvision/NAME".
-        pooling: "average" pools the backbone's feature map; "native" leaves pooling to the backbone.
+        architecture: the backbone, "timm/NAME", "torchvision/NAME" or "retrieve/tiny_cnn".
+        pooling: "average" and "gem" pool the backbone's feature map; "native" leaves pooling to the backbone.
         feature_dim: values that the pooled backbone yields.
         projection_dim: values after the projection, or None without one.
         preprocessing: how a picture becomes (3, P, P) pixels.
@@ -38,7 +39,7 @@ class ModelConfig:
 
     name: str
     architecture: str
-    pooling: Literal["average", "native"]
+    pooling: Pooling
     feature_dim: int
     projection_dim: int | None
     preprocessing: Preprocessing
@@ -124,6 +125,7 @@ def save_checkpoint(folder: Path, config: ModelConfig, state: State) -> str:
         aside.chmod(0o755)  # mkdtemp makes it private
         # safetensors writes the buffer as it lies; unlike ascontiguousarray, this keeps a scalar's shape.
         save_file({name: np.asarray(tensor, order="C") for name, tensor in state.items()}, aside / WEIGHTS_FILE)
+        (aside / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private as well
         values = {"format": _FORMAT, **config.to_dict(), "fingerprint": identity}
         (aside / CONFIG_FILE).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
         _sync(aside)

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 from huggingface_hub import hf_hub_download, hf_hub_url
@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from retrieval.encoder.backbones import local_weights
+from retrieval.encoder.checkpoint import Pooling
 from retrieval.encoder.library import as_preprocessing, as_twin, place, read_state, unavailable, unfitting
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.errors import ModelDamaged, WeightsUnavailable
@@ -41,17 +42,17 @@ def load(name: str) -> TwinEncoder:
     return as_twin(name, f"timm/{name}", without_classifier(network, "native"), preprocessing)
 
 
-def build(name: str, pooling: Literal["average", "native"]) -> nn.Module:
-    """Build a network without trained weights and without its classifier; "average" leaves the map unpooled."""
+def build(name: str, pooling: Pooling) -> nn.Module:
+    """Build a network without trained weights and without its classifier; only "native" pooling is its own."""
     return without_classifier(timm.create_model(name), pooling)
 
 
-def without_classifier(network: Any, pooling: Literal["average", "native"]) -> nn.Module:
-    """Remove a network's classifier in place; "average" removes its pooling, too."""
-    if pooling == "average":
-        network.reset_classifier(0, "")
-    else:
+def without_classifier(network: Any, pooling: Pooling) -> nn.Module:
+    """Remove a network's classifier in place, and its pooling unless that is the "native" one."""
+    if pooling == "native":
         network.reset_classifier(0)
+    else:
+        network.reset_classifier(0, "")
     assert isinstance(network, nn.Module)
     return network
 

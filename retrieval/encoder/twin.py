@@ -1,5 +1,6 @@
 """The encoder as a network: backbone + pooling + projection + unit norm, one set of weights for both branches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,38 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrieval.encoder.checkpoint import ModelConfig, fingerprint, save_checkpoint
+from retrieval.encoder.checkpoint import ModelConfig, Pooling, fingerprint, save_checkpoint
+
+
+class AveragePooling(nn.Module):
+    """(N, F, h, w) -> (N, F): the mean over the map."""
+
+    def forward(self, features: Tensor) -> Tensor:  # noqa: D102 - see the class
+        return features.mean(dim=(2, 3))
+
+
+class GeMPooling(nn.Module):
+    """(N, F, h, w) -> (N, F): the generalised mean, (mean of x^p)^(1/p), with a learned p; p = 1 is the mean.
+
+    Source: Radenovic, Tolias and Chum 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation".
+    """
+
+    _LEAST = 1e-6  # below it the gradient of x^p explodes
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(3.0))  # the value that the source starts from
+
+    def forward(self, features: Tensor) -> Tensor:  # noqa: D102 - see the class
+        powers = features.float().clamp(min=self._LEAST) ** self.p
+        return powers.mean(dim=(2, 3)) ** (1.0 / self.p)
+
+
+_POOLINGS: dict[Pooling, Callable[[], nn.Module]] = {
+    "average": AveragePooling,
+    "gem": GeMPooling,
+    "native": nn.Identity,
+}
 
 
 class TwinEncoder(nn.Module):
@@ -17,7 +49,7 @@ class TwinEncoder(nn.Module):
 
     Args:
         config: what the parts are; names the mean and scale that the graph subtracts and divides by.
-        backbone: (N, 3, P, P) float -> (N, F, h, w) if `config.pooling` is "average", else (N, F).
+        backbone: (N, 3, P, P) float -> (N, F, h, w) if `config.pooling` is "average" or "gem", else (N, F).
     """
 
     mean: Tensor
@@ -27,6 +59,7 @@ class TwinEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
+        self.pooling = _POOLINGS[config.pooling]()
         self.projection: nn.Module = nn.Identity()
         if config.projection_dim is not None:
             self.projection = nn.Linear(config.feature_dim, config.projection_dim)
@@ -43,11 +76,13 @@ class TwinEncoder(nn.Module):
         Returns:
             (N, D) float, unit rows.
         """
-        features = self.backbone((pixels.float() - self.mean) / self.scale)
-        if self.config.pooling == "average":
-            features = features.mean(dim=(2, 3))
-        embeddings: Tensor = functional.normalize(self.projection(features.flatten(1)), dim=1)
+        embeddings: Tensor = functional.normalize(self.projection(self.features(pixels)), dim=1)
         return embeddings
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the projection is given: (N, F) pooled values of the backbone for (N, 3, P, P) uint8 pixels."""
+        pooled: Tensor = self.pooling(self.backbone((pixels.float() - self.mean) / self.scale))
+        return pooled.flatten(1)
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The state as arrays on the CPU, by tensor name."""

@@ -2,15 +2,14 @@
 
 import difflib
 from pathlib import Path
-from typing import Literal
 
 import timm
 import torch
 from torch import nn
 
-from retrieval.encoder import timm_models, torchvision_models
+from retrieval.encoder import timm_models, tiny_cnn, torchvision_models
 from retrieval.encoder.backbones import BACKBONES, PackagedBackbone, resolve_model
-from retrieval.encoder.checkpoint import ModelConfig, load_checkpoint
+from retrieval.encoder.checkpoint import ModelConfig, Pooling, load_checkpoint
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.errors import ModelDamaged, UnknownModel
 
@@ -34,14 +33,16 @@ def load_twin(model: str) -> TwinEncoder:
     return twin.eval().requires_grad_(False)
 
 
-def build_backbone(architecture: str, pooling: Literal["average", "native"]) -> nn.Module:
+def build_backbone(architecture: str, pooling: Pooling) -> nn.Module:
     """Build a backbone without its classifier and without trained weights.
 
     Args:
-        architecture: "timm/NAME" or "torchvision/NAME".
-        pooling: "average" leaves the feature map unpooled (timm only); "native" lets the network pool.
+        architecture: "timm/NAME", "torchvision/NAME" or "retrieve/tiny_cnn".
+        pooling: "average" and "gem" leave the feature map unpooled (timm only); "native" lets the network pool.
     """
     library, _, name = architecture.partition("/")
+    if library == "retrieve":
+        return tiny_cnn.build()
     return torchvision_models.build(name) if library == "torchvision" else timm_models.build(name, pooling)
 
 

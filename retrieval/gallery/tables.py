@@ -11,7 +11,9 @@ from typing import Any
 from retrieval.errors import ManifestError
 from retrieval.files import one_line
 
-TEXT_COLUMNS = frozenset(("path", "key", "product_id", "label", "box", "anchor", "other"))  # never read as numbers: "007" stays itself
+TEXT_COLUMNS = frozenset(
+    ("path", "key", "product_id", "label", "box", "anchor", "other")
+)  # never read as numbers: "007" stays itself
 
 # Numbers as JSON writes them. Leading zeros and 20 digits are article numbers, which must not lose any.
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, PALE_INK, RULE = "#1c2530", "#66717f", "#c9d1dc"
-BLUE, GREEN = "#3b6ea8", "#2c8a57"
+BLUE, ORANGE, GREEN, PURPLE = "#3b6ea8", "#c8772a", "#2c8a57", "#8a63b0"
 DPI = 144
 
 

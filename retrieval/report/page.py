@@ -95,7 +95,7 @@ def captioned(
     Args:
         kind: a class of the style sheet: "query", "wrong", "right" or "".
         source: a path or (H, W, 3) uint8.
-        label: the line that stands out.
+        label: the line that stands out; "" leaves out both.
         place: the line below.
         name: what the picture is called; None stands for the last part of the path, or `label`.
         box: the part to show.
@@ -106,15 +106,17 @@ def captioned(
         shown = f'<img src="{_thumbnail(source, box)}" alt="{escape(name)}">'
     except PictureError as error:
         shown = f'<div class="gone">{escape(f"{name}: {error}")}</div>'
-    return (
-        f'<figure class="{kind}" title="{escape(name)}">{shown}'
-        f"<figcaption><b>{escape(label)}</b>{escape(place)}</figcaption></figure>"
-    )
+    caption = f"<figcaption><b>{_breakable(label)}</b>{_breakable(place)}</figcaption>" if label else ""
+    return f'<figure class="{kind}" title="{escape(name)}">{shown}{caption}</figure>'
 
 
 def chart(png: bytes, says: str) -> str:
     """A chart that was drawn on white; the style sheet turns it dark where the page is."""
     return f'<img class="chart" src="{_data_url("png", png)}" alt="{escape(says)}">'
+
+
+def _breakable(name: str) -> str:
+    return escape(name).replace("/", "/<wbr>")  # paths break behind a folder first
 
 
 def _width(span: Span) -> float:

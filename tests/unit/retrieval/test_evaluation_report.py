@@ -1,12 +1,12 @@
 """The report is one file that holds everything, whatever the pictures are called and whether they are still there."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 import pictures
+from reading_html import parsed
 from retrieval.errors import RetrievalError
 from retrieval.records import Skipped
 from retrieval.report.evaluation import MOST_CLASSES, evaluation_page, save_report
@@ -41,34 +41,6 @@ def made(failures: list[Failure] | None = None, **changes: object) -> Evaluation
 def failure(path: str, key: str = "shoe/1.jpg", label: str = "shoe") -> Failure:
     hit, positive = (Sighting(key, path, label, None, rank, 0.5) for rank in (1, 7))
     return Failure(key, path, label, None, hit, positive)
-
-
-class Tags(HTMLParser):
-    """Collects tags that are open, and the sources of pictures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sources: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.sources.append(dict(attrs)["src"] or "")
-        elif tag not in ("meta", "line", "polygon", "polyline"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def parsed(page: str) -> Tags:
-    tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-    return tags
 
 
 def test_figures_and_their_intervals_are_shown() -> None:

@@ -1,0 +1,129 @@
+"""What is trained on, and what is it measured on? Read, checked for what cannot be used, split, and free of leaks."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import PictureError, TrainingError
+from retrieval.gallery.labelled import LabelledPictures, join, read_labelled
+from retrieval.images import DecodeLimits, decode
+from retrieval.records import ImageRecord, Skipped
+from retrieval.threads import thread_budget
+from retrieval.training.config import TrainConfig, Validation
+from retrieval.training.split import (
+    Split,
+    check_leaks,
+    conflicting_rows,
+    content_hashes,
+    no_split,
+    split_classes,
+    split_file,
+    split_pictures,
+)
+
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled pictures that can be read, and which of them are held out.
+
+    Attributes:
+        pictures: N pictures, training and validation.
+        split: rows of them.
+        skipped: pictures that were set aside.
+        dropped: pictures left out because their bytes stand under two labels.
+    """
+
+    pictures: LabelledPictures
+    split: Split
+    skipped: list[Skipped]
+    dropped: int
+
+    @property
+    def is_measured(self) -> bool:
+        """Something is held out."""
+        return len(self.split.validation_rows) > 0
+
+    def everything(self) -> "TrainingSet":
+        """The same with nothing held out, but for a validation file, which is never trained on."""
+        if self.split.kind == "file":
+            return self
+        return TrainingSet(self.pictures, no_split(self.pictures), self.skipped, self.dropped)
+
+
+def open_training_set(config: TrainConfig) -> TrainingSet:
+    """Read the source, set aside what cannot be read, and split it.
+
+    A split that was saved in the run's folder is used again. Every file is read once, for its hash.
+
+    Raises:
+        GalleryError, LabelsMissing, ManifestError: the source cannot be used.
+        LabelConflict: the same bytes stand under two labels, or on both sides.
+        TrainingError: there are too few classes.
+    """
+    pictures, dropped, skipped = _readable(
+        read_labelled(config.source, allow_unlabelled=config.allow_unlabelled), config
+    )
+    hashes = content_hashes(pictures.records, config.threads)
+    if config.validation in get_args(Validation):
+        split = _split(pictures, config.validation, hashes)
+    else:
+        measured, _, more = _readable(read_labelled(config.validation, allow_unlabelled=True), config)
+        split, skipped = split_file(pictures, measured), [*skipped, *more]
+        pictures = join(pictures, measured)
+        hashes = content_hashes(pictures.records, config.threads)
+    saved = config.run_dir / SPLIT_FILE
+    if saved.is_file():
+        split = Split.load(saved, pictures)
+    check_leaks(pictures, split, hashes)
+    found = TrainingSet(pictures, split, skipped, dropped)
+    _check_classes(found, config)
+    return found
+
+
+def _readable(pictures: LabelledPictures, config: TrainConfig) -> tuple[LabelledPictures, int, list[Skipped]]:
+    """The pictures that decode and whose labels agree, how many conflicts were dropped, and what was set aside."""
+    with ThreadPoolExecutor(thread_budget(config.threads).decoding, thread_name_prefix="decode") as pool:
+        reasons = list(pool.map(lambda record: _why_unusable(record, config.limits), pictures.records))
+    unusable = [Skipped(record.key, reason) for record, reason in zip(pictures.records, reasons, strict=True) if reason]
+    pictures = pictures.subset([row for row, reason in enumerate(reasons) if reason is None])
+    dropped = np.empty(0, np.int64)
+    if config.drop_conflicts:
+        dropped = conflicting_rows(pictures, content_hashes(pictures.records, config.threads))
+    kept = np.setdiff1d(np.arange(len(pictures)), dropped)
+    return pictures.subset(kept), len(dropped), pictures.skipped + unusable
+
+
+def _why_unusable(record: ImageRecord, limits: DecodeLimits) -> str | None:
+    """What is wrong with a picture, or None; a JPEG is decoded at its smallest scale."""
+    try:
+        decode(record.path, min_side_px=1, box=record.box, limits=limits)
+    except PictureError as error:
+        return str(error)
+    return None
+
+
+def _split(pictures: LabelledPictures, kind: str, hashes: list[str | None]) -> Split:
+    if kind == "classes":
+        return split_classes(pictures)
+    return split_pictures(pictures, groups=hashes) if kind == "pictures" else no_split(pictures)
+
+
+def _check_classes(found: TrainingSet, config: TrainConfig) -> None:
+    labels: NDArray[np.int64] = found.pictures.labels[found.split.train_rows]
+    classes = len(np.unique(labels))
+    if classes < config.classes_per_batch:
+        raise TrainingError(
+            f"{Path(config.source).name} has {classes} classes to train on, a batch wants {config.classes_per_batch}; "
+            f"pass --batch {classes} {config.pictures_per_class}, or add classes"
+        )
+    if np.bincount(labels).max() < 2:
+        raise TrainingError(
+            f"{Path(config.source).name}: every class has one picture to train on, so nothing has a positive; add a "
+            "second picture to some classes"
+        )

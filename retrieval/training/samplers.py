@@ -1,0 +1,95 @@
+"""Which pictures stand together in a batch?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+
+
+def groups_of_classes(labels: NDArray[np.int64], size: int, random: np.random.Generator) -> list[Rows]:
+    """Deal the pictures of every class into groups of `size`, each picture at least once.
+
+    A class's last group is filled up with pictures drawn from the class again; a class with fewer than `size` pictures
+    gives some twice (they will be augmented differently).
+
+    Args:
+        labels: (N,) class numbers.
+        size: K, at least 2 where positives are wanted.
+        random: decides who stands with whom.
+
+    Returns:
+        Groups of (K,) rows of one class, in random order.
+    """
+    groups = []
+    for rows in rows_of_classes(labels).values():
+        dealt = random.permutation(rows)
+        missing = -len(dealt) % size
+        if missing:
+            others = dealt[: len(dealt) // size * size]  # so that no picture stands twice in a group where enough are
+            dealt = np.concatenate([dealt, _drawn(others if len(others) else rows, missing, random)])
+        groups += list(dealt.reshape(-1, size))
+    return [groups[at] for at in random.permutation(len(groups))]
+
+
+def batches_of_groups(
+    groups: Sequence[Rows], labels: NDArray[np.int64], classes: int, alike: Mapping[int, Sequence[int]] | None = None
+) -> list[Rows]:
+    """Gather groups into batches of P different classes.
+
+    Args:
+        groups: as `groups_of_classes` deals them; each is used once.
+        labels: (N,) class numbers.
+        classes: P, groups in a batch.
+        alike: for a class, those that it is confused with, most confused first. Where given, a batch is a
+            neighbourhood: it is filled with groups of classes that its first ones are confused with, as long as such
+            groups are left.
+
+    Returns:
+        Batches of (P * K,) rows. What would not fill a batch of two classes is left out; the last may be smaller.
+    """
+    waiting: dict[int, list[Rows]] = {}
+    order: list[int] = []
+    for group in groups:
+        label = int(labels[group[0]])
+        waiting.setdefault(label, []).append(group)
+        order.append(label)
+    batches = []
+    while waiting:
+        # The longest queues first would sort classes by size; the dealt order keeps them mixed.
+        firsts = list(dict.fromkeys(label for label in order if label in waiting))
+        chosen = _neighbourhood(firsts, classes, alike or {})
+        if len(chosen) < 2:
+            break  # one class alone has no negatives
+        batches.append(np.concatenate([waiting[label].pop() for label in chosen]))
+        for label in chosen:
+            order.remove(label)
+            if not waiting[label]:
+                del waiting[label]
+    return batches
+
+
+def _neighbourhood(candidates: Sequence[int], count: int, alike: Mapping[int, Sequence[int]]) -> list[int]:
+    """The first candidate, those that it is confused with, then the next candidate and its likes, and so on."""
+    at_hand, chosen = set(candidates), dict[int, None]()
+    for label in candidates:
+        for one in (label, *alike.get(label, ())):
+            if one in at_hand and len(chosen) < count:
+                chosen[one] = None
+        if len(chosen) == count:
+            break
+    return list(chosen)
+
+
+def rows_of_classes(labels: NDArray[np.int64]) -> dict[int, Rows]:
+    """The rows of each class, by its number."""
+    order = np.argsort(labels, kind="stable")
+    values, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts)[1:], strict=True))
+
+
+def _drawn(rows: Rows, count: int, random: np.random.Generator) -> Rows:
+    """`count` of the rows, each as often as any other, give or take one."""
+    times = -(-count // len(rows))
+    return np.concatenate([random.permutation(rows) for _ in range(times)])[:count]
