@@ -71,7 +71,7 @@ details th, details td { white-space: nowrap; font-size: 13px; }
 .row { display: grid; grid-template-columns: 132px minmax(0, 1fr); gap: 24px; align-items: start; }
 .seen { display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: 10px; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(220px, 100%), 1fr)); gap: 24px; }
-.pair { display: grid; grid-template-columns: repeat(2, 1fr); gap: 4px 10px; }
+.pair { display: grid; grid-template-columns: repeat(2, 1fr); gap: 4px 10px; align-content: start; }
 .pair p { grid-column: 1 / -1; margin: 0; font-size: 12px; color: var(--pale); font-variant-numeric: tabular-nums; }
 @media (max-width: 640px) { main { padding: 24px 12px 48px; } section { padding: 16px; }
   .beside { grid-template-columns: minmax(0, 1fr); }

@@ -2,7 +2,7 @@
 
 from retrieval.training.augment import NO_AUGMENTATION, Augmentation
 from retrieval.training.config import TrainConfig
+from retrieval.training.progress import TrainProgress
 from retrieval.training.run import train
-from retrieval.training.trainer import TrainProgress
 
 __all__ = ["NO_AUGMENTATION", "Augmentation", "TrainConfig", "TrainProgress", "train"]

@@ -10,6 +10,7 @@ from retrieval.training.augment import Augmentation
 from retrieval.training.distances import Distance
 
 Loss = Literal["triplet", "soft_triplet", "contrastive", "pair"]
+TRIPLET_LOSSES = ("triplet", "soft_triplet")
 Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_weighted"]
 Validation = Literal["classes", "pictures", "none"]
 Schedule = Literal["plateau", "cosine"]
@@ -44,6 +45,7 @@ class TrainConfig:
         average: decay of the running average of the weights, which is what is kept; 0 keeps the last weights.
         precision: of the forward pass; "auto" is bfloat16 on CPUs that have it and on GPUs.
         freeze_batch_norm: keep the statistics that the backbone came with.
+        freeze_backbone: train pooling and projection alone, three times as fast.
         train_px: P of training pictures, None for that of embedding. Smaller is faster; a network tested on larger
             pictures than it was trained on sees objects at the size that random crops have shown it.
         augmentation: how pictures are changed.
@@ -86,6 +88,7 @@ class TrainConfig:
     average: float = 0.99
     precision: Literal["auto", "f32", "bf16"] = "auto"
     freeze_batch_norm: bool = False
+    freeze_backbone: bool = False
     train_px: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     mine_every: int = 2
@@ -116,7 +119,7 @@ class TrainConfig:
             raise ValueError(f"window is {self.window}; it must be two ranks, the first below the last")
         if self.miner not in get_args(Miner):
             raise ValueError(f'miner is "{self.miner}"; it must be one of {", ".join(get_args(Miner))}')
-        if self.loss not in ("triplet", "soft_triplet") and self.miner not in ("curriculum", "all"):
+        if self.loss not in TRIPLET_LOSSES and self.miner not in ("curriculum", "all"):
             raise ValueError(f"miner {self.miner} chooses triplets, which the loss {self.loss} does not take; use all")
 
     @property

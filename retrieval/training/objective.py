@@ -1,11 +1,15 @@
-"""What does a batch cost, and how much of it was worth learning from?"""
+"""What does a batch cost, and how much of it was worth learning from?
 
-from typing import NamedTuple, Protocol
+Every objective is called with embeddings (N, D) float32 unit rows, labels (N,) int64, rows (N,) int64 (which pictures
+of the training set these are) and the mined negatives, if there are any; its parameters belong in the optimiser.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from retrieval.training.config import TrainConfig
+from retrieval.training.config import TRIPLET_LOSSES, TrainConfig
 from retrieval.training.distances import Distance, distance_matrix
 from retrieval.training.foreign_losses import open_foreign_loss
 from retrieval.training.losses import PairClassifier, contrastive_loss, mean, mean_of_active, pair_loss, triplet_loss
@@ -32,8 +36,8 @@ class Cost(NamedTuple):
     active: float
 
 
-class Catalogue(NamedTuple):
-    """The whole training set as the network last saw it, and each picture's hard negatives in it.
+class Mined(NamedTuple):
+    """Hard negatives from the whole training set, as the network last saw it.
 
     Attributes:
         embeddings: (N, D), without gradient; updated batch by batch.
@@ -44,46 +48,24 @@ class Catalogue(NamedTuple):
     negatives: Tensor
 
 
-class Objective(Protocol):
-    """Embeddings and labels of a batch -> its cost."""
-
-    def __call__(self, embeddings: Tensor, labels: Tensor, rows: Tensor, catalogue: Catalogue | None) -> Cost:
-        """Measure a batch.
-
-        Args:
-            embeddings: (N, D) float32, unit rows.
-            labels: (N,) int64.
-            rows: (N,) int64, which pictures of the training set these are.
-            catalogue: for mined negatives, or None.
-        """
-        ...
-
-    def parameters(self) -> "list[nn.Parameter]":
-        """What the optimiser must get besides the network."""
-        ...
-
-
-class TripletObjective:
+class TripletObjective(nn.Module):
     """Triplets of the batch, chosen by a miner, and negatives mined from the whole catalogue."""
 
     def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
         self._config = config
         self._generator = torch.Generator()
 
-    def __call__(self, embeddings: Tensor, labels: Tensor, rows: Tensor, catalogue: Catalogue | None) -> Cost:
-        """As `Objective`."""
+    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
+        """Measure a batch; see the module."""
         distances = distance_matrix(embeddings, embeddings, self._config.distance)
         chosen = self._mine(distances, labels, embeddings, rows)
         costs = self._losses(distances[chosen.anchors, chosen.positives], distances[chosen.anchors, chosen.negatives])
         loss, active = self._reduced(costs), _share(self._is_active(distances, chosen))
-        if catalogue is not None:
-            to_positive, to_negative = _mined(embeddings, distances, labels, rows, catalogue, self._config)
+        if mined is not None:
+            to_positive, to_negative = _mined(embeddings, distances, labels, rows, mined, self._config)
             loss = loss + self._reduced(self._losses(to_positive, to_negative))
         return Cost(loss, active)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """None."""
-        return []
 
     def _losses(self, to_positive: Tensor, to_negative: Tensor) -> Tensor:
         if self._config.loss == "triplet":
@@ -120,8 +102,8 @@ class PairObjective(nn.Module):
         self._config = config
         self.classifier = PairClassifier() if config.loss == "pair" else None
 
-    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, catalogue: Catalogue | None) -> Cost:
-        """As `Objective`."""
+    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
+        """Measure a batch; see the module."""
         pairs = mine_pairs(labels)
         distances = distance_matrix(embeddings, embeddings, "euclidean")[pairs.first, pairs.second]
         return self.cost_of(distances, pairs.is_similar)
@@ -136,10 +118,6 @@ class PairObjective(nn.Module):
         halves = [mean(costs[is_similar]), mean(costs[~is_similar])]
         return Cost(halves[0] + halves[1], _share(costs.detach() > 0))
 
-    def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
-        """Slope and offset of the classifier, where there is one."""
-        return [] if self.classifier is None else list(self.classifier.parameters())
-
 
 class ForeignObjective(nn.Module):
     """A loss of pytorch-metric-learning."""
@@ -148,8 +126,8 @@ class ForeignObjective(nn.Module):
         super().__init__()
         self.loss = open_foreign_loss(config.loss, classes=classes, dim=dim)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, catalogue: Catalogue | None) -> Cost:
-        """As `Objective`."""
+    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
+        """Measure a batch; see the module."""
         return Cost(self.loss(embeddings, labels), float("nan"))
 
 
@@ -164,7 +142,7 @@ def open_objective(config: TrainConfig, classes: int, dim: int) -> TripletObject
     Raises:
         TrainingError: pytorch-metric-learning is not installed, or has no loss of that name.
     """
-    if config.loss in ("triplet", "soft_triplet"):
+    if config.loss in TRIPLET_LOSSES:
         return TripletObjective(config)
     if config.loss in ("contrastive", "pair"):
         return PairObjective(config)
@@ -172,14 +150,14 @@ def open_objective(config: TrainConfig, classes: int, dim: int) -> TripletObject
 
 
 def _mined(
-    embeddings: Tensor, distances: Tensor, labels: Tensor, rows: Tensor, catalogue: Catalogue, config: TrainConfig
+    embeddings: Tensor, distances: Tensor, labels: Tensor, rows: Tensor, mined: Mined, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Distances of anchor-positive pairs of the batch and of the anchors' mined negatives, (T,) each.
 
     A negative that is closer than the positive by more than the relative margin is taken for a mislabelled one.
     """
-    negatives = catalogue.negatives[rows]  # (N, W)
-    there = catalogue.embeddings[negatives.clamp(min=0)]  # (N, W, D)
+    negatives = mined.negatives[rows]  # (N, W)
+    there = mined.embeddings[negatives.clamp(min=0)]  # (N, W, D)
     to_negative = distance_between(embeddings[:, None, :], there, config.distance)
     is_positive = (labels[:, None] == labels).fill_diagonal_(False)
     anchors, positives = is_positive.nonzero(as_tuple=True)

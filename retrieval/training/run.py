@@ -23,8 +23,9 @@ from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import SPLIT_FILE, TrainingSet, open_training_set
 from retrieval.training.history import Epoch, Measures, best_epoch, write_history
 from retrieval.training.memory import keep_freed_memory
+from retrieval.training.progress import OnProgress
 from retrieval.training.publish import Trained, publish
-from retrieval.training.trainer import OnProgress, Trainer
+from retrieval.training.trainer import Trainer
 
 _CONFIG_FILE = "config.json"
 # What may differ between a run and its resumption: none of them changes what is computed, but for rounding.
@@ -106,7 +107,7 @@ def _finish(
     vectors: Vectors = np.empty((0, found.twin.config.dim), np.float32)
     matcher: Matcher | None = None
     if training_set.is_measured:
-        vectors = search.embed_held_out(found.twin)
+        vectors = search.held_out.embed(found.twin)
         labels = training_set.pictures.labels[training_set.split.validation_rows]
         matcher = fit_match(vectors, labels, seed=config.seed)
     twin = refitted or found.twin

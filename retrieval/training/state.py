@@ -33,6 +33,11 @@ class SavedState:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, by their own names."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
+
 
 def save_state(folder: Path, state: SavedState) -> None:
     """Write a state; the one before it stays whole until this one is.

@@ -2,74 +2,46 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.encoder.weights import load_twin
 from retrieval.errors import TrainingCollapsed, TrainingDiverged, TrainingError
-from retrieval.evaluation.metrics import score_ranking
 from retrieval.threads import thread_budget
 from retrieval.training.average import WeightAverage
+from retrieval.training.catalogue import Catalogue
 from retrieval.training.collapse import Spread, measure_spread
 from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import TrainingSet
 from retrieval.training.depthwise import speed_up_depthwise
 from retrieval.training.embedding import embed_rows, features_of_rows
-from retrieval.training.hard_negatives import MinedNegatives, Suspect, mine_from_index
+from retrieval.training.hard_negatives import Suspect
 from retrieval.training.history import Epoch, Measures, Phase, best_epoch
 from retrieval.training.loader import BatchLoader
 from retrieval.training.network import needs_projection, open_network, start_projection
-from retrieval.training.objective import Catalogue, Cost, open_objective
+from retrieval.training.objective import open_objective
 from retrieval.training.precision import choose_precision
+from retrieval.training.progress import OnProgress, Tally, TrainProgress
 from retrieval.training.rates import Plateau, cosine_factor, make_optimiser, set_factor, warm_up_factor
 from retrieval.training.samplers import Rows, batches_of_groups, groups_of_classes
 from retrieval.training.state import SavedState, load_state, optimiser_tensors, restore_optimiser, save_state
+from retrieval.training.validation import HeldOut
 
 BEST_FOLDER = "best"
 _PLATEAU_CUT = 0.3  # of the rates, where validation stalls
-_PATIENCES_TO_STOP = 3  # patiences without a better epoch: two cuts of the rates have not helped
+_PATIENCES_TO_STOP = 3  # without a better epoch: two cuts of the rates have not helped
 _PICTURES_FOR_PROJECTION = 2048
-_LOADED_EARLY = {"curriculum": 1, "index": 0}  # miners that use the index, and epochs that they do without it
-
-
-@dataclass(frozen=True, slots=True)
-class TrainProgress:
-    """How far a training is.
-
-    Attributes:
-        phase: "validation" or "refit".
-        epoch, epochs: from 1; the number of epochs is that at most.
-        done, total: pictures of this epoch.
-        loss, active: means over the epoch so far.
-        images_per_second: of this epoch.
-        recall_at_1: of the last validation, None before the first.
-        seconds_left: until the last epoch of this phase.
-    """
-
-    phase: Phase
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float
-    active: float
-    images_per_second: float
-    recall_at_1: float | None
-    seconds_left: float
-
-
-OnProgress = Callable[[TrainProgress], None]
 
 
 class Trainer:
-    """One phase of a training: some pictures to train on, perhaps some to measure on, a number of epochs.
+    """One phase of a training: pictures to train on, perhaps some to measure on, a number of epochs.
 
     Args:
         config: the settings.
@@ -77,7 +49,7 @@ class Trainer:
         folder: where checkpoints go; a state in it is taken up.
         phase: "validation" or "refit".
         epochs: at most.
-        factors: learning-rate factors by epoch to repeat, for a refit; None lets the schedule decide.
+        factors: of the learning rates by epoch, to be repeated; None lets the schedule decide.
         on_progress: called after every step; may raise KeyboardInterrupt.
     """
 
@@ -91,21 +63,13 @@ class Trainer:
         factors: Sequence[float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self.config = config
-        self.phase: Phase = phase
         self.history: list[Epoch] = []
-        self.suspects: list[Suspect] = []
-        self._folder, self._epochs, self._factors, self._on_progress = folder, epochs, factors, on_progress
-        self._pictures = training_set.pictures
-        self._rows, self._held_out = training_set.split.train_rows, training_set.split.validation_rows
-        self._measures_alone = training_set.split.kind == "classes"
-        self._labels = training_set.pictures.labels
-        self._train_labels = torch.from_numpy(self._labels[self._rows])
+        self.start: Measures | None = None
+        self._config, self._folder, self._phase, self._epochs = config, folder, phase, epochs
+        self._factors, self._on_progress = factors, on_progress
         self._precision = choose_precision(config)
-        self._plateau = Plateau(config.patience, _PLATEAU_CUT)
-        self._is_softened = False
-        self.network = open_network(config)
-        preprocessing = self.network.config.preprocessing
+        self._network = open_network(config)
+        preprocessing = self._network.config.preprocessing
         self.loader = BatchLoader(
             training_set.pictures.records,
             preprocessing,
@@ -114,182 +78,188 @@ class Trainer:
             config.limits,
             thread_budget(config.threads).decoding,
         )
-        self._prepare()
+        self.held_out = HeldOut(training_set, self.loader, self._precision)
+        self._rows = training_set.split.train_rows
+        self._labels: Rows = training_set.pictures.labels[self._rows]
+        self._prepare_network()
+        dim, device = self._network.config.dim, self._precision.device
+        self._objective = open_objective(config, len(training_set.pictures.names), dim)
+        self._optimiser = make_optimiser(self._network, self._objective.parameters(), config)
+        self._average = WeightAverage(self._network, config.average)
+        self._plateau = Plateau(config.patience, _PLATEAU_CUT)
+        self._catalogue = Catalogue(config, self._labels, dim, device)
+        if (saved := load_state(folder)) is not None:
+            self._restore(saved)
+        elif phase == "validation":
+            self.start = self.held_out.measure(self._network)
+
+    @property
+    def suspects(self) -> list[Suspect]:
+        """Probable label errors, as rows of the training side, found when negatives were last mined."""
+        return self._catalogue.suspects
 
     def run(self) -> TwinEncoder:
-        """Train to the end, to a plateau, or until it stops helping; from the last checkpoint where there is one.
+        """Train to the end, or until it stops helping; from the last checkpoint where there is one.
 
         Returns:
-            The averaged network of the best epoch where something is held out, else of the last.
+            `best_network`.
 
         Raises:
             TrainingDiverged, TrainingCollapsed: with the cause and the remedy; checkpoints stay as they were.
-            TrainingError: a checkpoint cannot be written or read, or a picture cannot be read any more.
+            TrainingError: a checkpoint cannot be written, or a picture cannot be read any more.
         """
         while len(self.history) < self._epochs and not self._has_stalled():
             started_s = time.perf_counter()
-            self._mine()
-            tally = _Tally()
+            self._catalogue.mine_if_due(len(self.history), self._embed_training_side)
+            batches = self._deal_batches()
+            tally = Tally(sum(map(len, batches)))
             self._set_training_mode()
-            batches = self._batches()
-            for number, (rows, pixels) in enumerate(zip(batches, self._pixels(batches), strict=True)):
+            for number, (rows, labels, pixels) in enumerate(self._load(batches)):
                 set_factor(self._optimiser, self._factor(number / len(batches)))
                 with self._precision.autocast():
-                    embeddings = self.network(self._precision.pixels(pixels))
-                embeddings = torch.nn.functional.normalize(embeddings.float(), dim=1)
-                rows_here = torch.from_numpy(rows).to(embeddings.device)
-                labels = self._train_labels[rows_here]
-                cost = self._objective(embeddings, labels, rows_here, self._catalogue)
-                self._check_number(cost, number)
+                    embeddings = self._network(pixels)
+                embeddings = nn.functional.normalize(embeddings.float(), dim=1)
+                cost = self._objective(embeddings, labels, rows, self._catalogue.mined)
+                loss = self._finite(cost.loss, embeddings, number)
                 self._optimiser.zero_grad(set_to_none=True)
                 cost.loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+                nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip)
                 self._optimiser.step()
-                self._average.update(self.network)
-                self._recent[rows_here] = embeddings.detach()
-                tally.add(cost, len(rows))
-                self._tell(tally, sum(map(len, batches)))
+                self._average.update(self._network)
+                self._catalogue.remember(rows, embeddings)
+                tally.add(loss, cost, len(rows))
+                self._tell(tally)
             self._finish_epoch(tally, started_s)
         return self.best_network()
 
-    def embed_held_out(self, twin: TwinEncoder) -> NDArray[np.float32]:
-        """(V, D) unit embeddings of the held-out pictures."""
-        return embed_rows(twin.to(self._precision.device), self.loader, self._held_out, self._precision)
+    def best_network(self) -> TwinEncoder:
+        """The averaged network of the best epoch so far; of the last one where nothing is measured."""
+        if best_epoch(self.history) is None:
+            return self._average.network
+        return load_twin(str(self._folder / BEST_FOLDER))
 
-    def measure(self, twin: TwinEncoder) -> Measures | None:
-        """How well a network tells the held-out pictures apart; None where there are none."""
-        if not len(self._held_out):
-            return None
-        queries = embed_rows(twin, self.loader, self._held_out, self._precision)
-        labels = self._labels[self._held_out]
-        if self._measures_alone:
-            scores = score_ranking(queries, labels, queries, labels, own_rows=np.arange(len(queries)))
-        else:
-            gallery = embed_rows(twin, self.loader, self._rows, self._precision)
-            scores = score_ranking(queries, labels, gallery, self._labels[self._rows])
-        return Measures(scores.recall_at(1), scores.map_at_r)
+    # Before the first step.
 
-    # What surrounds a step.
-
-    def _prepare(self) -> None:
-        """The network on its device, its helpers, and everything as the last checkpoint left it."""
-        torch.manual_seed(self.config.seed)
-        if needs_projection(self.network, self.config) and self.network.config.projection_dim is not None:
-            random = np.random.default_rng(self.config.seed)
+    def _prepare_network(self) -> None:
+        """Put the network where it computes, with a head that knows something."""
+        network, config = self._network, self._config
+        network.to(self._precision.device).to(memory_format=torch.channels_last)
+        if network.config.projection_dim is not None and needs_projection(network, config):
+            random = np.random.default_rng(config.seed)
             some = np.sort(random.permutation(self._rows)[:_PICTURES_FOR_PROJECTION])
-            self.network.to(self._precision.device)
-            start_projection(self.network, features_of_rows(self.network, self.loader, some, self._precision))
-        self.network.to(self._precision.device).to(memory_format=torch.channels_last)
+            start_projection(network, features_of_rows(network, self.loader, some, self._precision))
+        if config.freeze_backbone:
+            network.backbone.requires_grad_(False)
         if self._precision.device.type == "cpu" and self._precision.is_bf16:
-            speed_up_depthwise(self.network)
-        dim = self.network.config.dim
-        self._objective = open_objective(self.config, len(self._pictures.names), dim)
-        self._optimiser = make_optimiser(self.network, self._objective.parameters(), self.config)
-        self._average = WeightAverage(self.network, self.config.average)
-        self._train_labels = self._train_labels.to(self._precision.device)
-        self._recent = torch.zeros(len(self._rows), dim, device=self._precision.device)
-        self._negatives: torch.Tensor | None = None
-        saved = load_state(self._folder)
-        if saved is not None:
-            self._restore(saved)
-        elif self.phase == "validation":
-            self.start = self.measure(self.network)
+            speed_up_depthwise(network)
 
-    @property
-    def _catalogue(self) -> Catalogue | None:
-        return None if self._negatives is None else Catalogue(self._recent, self._negatives)
+    # In an epoch.
 
-    def _mine(self) -> None:
-        """Embed and index the whole training set and find everybody's hard negatives, every few epochs."""
-        epoch, miner = len(self.history), self.config.miner
-        is_on = miner in _LOADED_EARLY and self.config.loss in ("triplet", "soft_triplet") and not self._is_softened
-        begins = _LOADED_EARLY.get(miner, 0)
-        if not is_on or epoch < begins:
-            self._negatives = None
-            return
-        if self._negatives is not None and (epoch - begins) % self.config.mine_every:
-            return
-        embeddings = embed_rows(self._average.network, self.loader, self._rows, self._precision)
-        mined = self._negatives_of(embeddings)
-        self.suspects = mined.suspects
-        self._recent = torch.from_numpy(embeddings).to(self._precision.device)
-        self._negatives = torch.from_numpy(mined.rows).to(self._precision.device)
+    def _deal_batches(self) -> list[Rows]:
+        """Rows of the training side, P classes of K pictures each."""
+        random = np.random.default_rng([self._config.seed, len(self.history)])
+        groups = groups_of_classes(self._labels, self._config.pictures_per_class, random)
+        return batches_of_groups(groups, self._labels, self._config.classes_per_batch)
 
-    def _negatives_of(self, embeddings: NDArray[np.float32]) -> MinedNegatives:
-        labels = self._labels[self._rows]
-        return mine_from_index(
-            embeddings, labels, window=self.config.window, duplicate_share=self.config.duplicate_share
-        )
-
-    def _batches(self) -> list[Rows]:
-        """Rows into the training side, P classes of K pictures each."""
-        labels = self._labels[self._rows]
-        random = np.random.default_rng([self.config.seed, len(self.history)])
-        groups = groups_of_classes(labels, self.config.pictures_per_class, random)
-        return batches_of_groups(groups, labels, self.config.classes_per_batch)
-
-    def _pixels(self, batches: Sequence[Rows]) -> Any:
-        seed = [self.config.seed, len(self.history)]
-        return self.loader.training_batches([self._rows[batch] for batch in batches], seed)
+    def _load(self, batches: Sequence[Rows]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, labels and augmented pixels of each batch, on the network's device."""
+        device, seed = self._precision.device, [self._config.seed, len(self.history)]
+        pictures = self.loader.training_batches([self._rows[batch] for batch in batches], seed)
+        for batch, pixels in zip(batches, pictures, strict=True):
+            labels = torch.from_numpy(self._labels[batch]).to(device)
+            yield torch.from_numpy(batch).to(device), labels, self._precision.pixels(pixels)
 
     def _set_training_mode(self) -> None:
-        torch.manual_seed(self.config.seed + len(self.history))  # dropout, in backbones that have it
-        self.network.train()
-        if self.config.freeze_batch_norm:
-            for module in self.network.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        torch.manual_seed(self._config.seed + len(self.history))  # dropout, in backbones that have it
+        self._network.train()
+        if self._config.freeze_backbone:
+            self._network.backbone.eval()
+        if self._config.freeze_batch_norm:
+            for module in self._network.modules():
+                if isinstance(module, _BatchNorm):
                     module.eval()
 
     def _factor(self, share_of_epoch: float) -> float:
-        epoch = len(self.history)
-        if self.config.schedule == "cosine":
-            total = self.config.epochs
-            return cosine_factor((epoch + share_of_epoch) / total, min(0.5, self.config.warm_up / total))
-        return self._rate() * warm_up_factor(epoch + share_of_epoch, self.config.warm_up)
+        """Of the full learning rates, at this point."""
+        epoch, config = len(self.history), self._config
+        if config.schedule == "cosine":
+            return cosine_factor((epoch + share_of_epoch) / config.epochs, min(0.5, config.warm_up / config.epochs))
+        return self._plateau_factor() * warm_up_factor(epoch + share_of_epoch, config.warm_up)
 
-    def _rate(self) -> float:
-        """Of this epoch, by validation: now, or as it was in the run that is repeated."""
+    def _plateau_factor(self) -> float:
+        """Of this epoch: as validation has it, or as it was in the run that is repeated."""
         return self._plateau.factor if self._factors is None else self._factors[len(self.history)]
 
-    def _check_number(self, cost: Cost, number: int) -> None:
-        if not math.isfinite(float(cost.loss.detach())):
+    def _finite(self, loss: Tensor, embeddings: Tensor, number: int) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value) or not bool(embeddings.isfinite().all()):
+            rates = f"{self._config.backbone_rate:g} {self._config.head_rate:g}"
             raise TrainingDiverged(
-                f"the loss is {float(cost.loss.detach())} in epoch {len(self.history) + 1}, batch {number + 1}; lower "
-                f"the rates (--rates, now {self.config.backbone_rate:g} {self.config.head_rate:g}) or --clip; what was "
-                "saved before is untouched"
+                f"the loss is {value} in epoch {len(self.history) + 1}, batch {number + 1}; lower the rates (now --rates "
+                f"{rates}) or --clip (now {self._config.clip:g}); what was saved before is untouched"
             )
+        return value
 
-    def _finish_epoch(self, tally: "_Tally", started_s: float) -> None:
-        """Measure, watch for collapse, note it all down, keep the best, save the state."""
-        measures = self.measure(self._average.network)
-        spread = measure_spread(self._recent[self._recent.any(dim=1)].cpu().numpy(), self._seen_labels())
-        notes = self._watch(spread)
-        best = best_epoch(self.history)
-        is_best = measures is not None and (
-            best is None or best.measures is None or measures.score > best.measures.score
-        )
-        factor = self._factor(1.0) if self.config.schedule == "cosine" else self._rate()
-        self.history.append(
-            Epoch(
-                self.phase,
-                len(self.history) + 1,
-                tally.loss,
-                None if math.isnan(tally.active) else tally.active,
-                tally.speed,
-                factor,
-                None if measures is None else measures.recall_at_1,
-                None if measures is None else measures.map_at_r,
-                spread.variance,
-                spread.random_distance,
-                is_best,
-                time.perf_counter() - started_s,
-                notes,
+    def _tell(self, tally: Tally) -> None:
+        if self._on_progress is None:
+            return
+        speed = tally.images_per_second
+        left = (tally.total - tally.pictures) + tally.total * (self._epochs - len(self.history) - 1)
+        measured = [epoch.recall_at_1 for epoch in self.history if epoch.recall_at_1 is not None]
+        self._on_progress(
+            TrainProgress(
+                phase=self._phase,
+                epoch=len(self.history) + 1,
+                epochs=self._epochs,
+                done=tally.pictures,
+                total=tally.total,
+                loss=tally.loss,
+                active=tally.active,
+                images_per_second=speed,
+                recall_at_1=measured[-1] if measured else None,
+                seconds_left=left / speed if speed else 0.0,
             )
+        )
+
+    # Between epochs.
+
+    def _embed_training_side(self) -> NDArray[np.float32]:
+        return embed_rows(self._average.network, self.loader, self._rows, self._precision)
+
+    def _finish_epoch(self, tally: Tally, started_s: float) -> None:
+        """Watch for collapse, measure, note it all down, keep the best, save the state."""
+        spread = measure_spread(*self._catalogue.seen())
+        notes = self._watch(spread)
+        measures = self.held_out.measure(self._average.network)
+        best = best_epoch(self.history)
+        former = None if best is None else best.measures
+        is_best = measures is not None and (former is None or measures.score > former.score)
+        epoch = Epoch(
+            phase=self._phase,
+            epoch=len(self.history) + 1,
+            loss=tally.loss,
+            active=None if math.isnan(tally.active) else tally.active,
+            images_per_second=tally.images_per_second,
+            rate_factor=self._factor(1.0) if self._config.schedule == "cosine" else self._plateau_factor(),
+            recall_at_1=None if measures is None else measures.recall_at_1,
+            map_at_r=None if measures is None else measures.map_at_r,
+            variance=spread.variance,
+            random_distance=spread.random_distance,
+            is_best=is_best,
+            seconds=time.perf_counter() - started_s,
+            notes=notes,
         )
         if measures is not None:
             self._plateau.observe(measures.score)
-        if is_best:
-            self._average.network.save(self._folder / BEST_FOLDER)
+        try:
+            if is_best:
+                self._average.network.save(self._folder / BEST_FOLDER)
+        except OSError as error:
+            raise TrainingError(
+                f"checkpoint {self._folder} cannot be written ({error.strerror or error}); the one before it is whole: "
+                "free some space and run the same command with --resume"
+            ) from error
+        self.history.append(epoch)
         self._save()
 
     def _watch(self, spread: Spread) -> list[str]:
@@ -297,130 +267,59 @@ class Trainer:
         if not spread.is_collapsed:
             return []
         apart = f"variance {spread.variance:.3f}, random pairs {spread.random_distance:.3f} apart"
-        found = f"the embeddings collapsed ({apart})"
-        can_soften = self.config.miner == "curriculum" and not self._is_softened
-        if not can_soften:
+        found = f"the embeddings collapsed in epoch {len(self.history) + 1} ({apart})"
+        if self._config.miner != "curriculum" or self._catalogue.is_off:
             raise TrainingCollapsed(
-                f"{found} in epoch {len(self.history) + 1} with miner {self.config.miner}; use --miner semi_hard or "
-                "all, a smaller margin, or lower --rates; what was saved before is untouched"
+                f"{found} with miner {self._config.miner}; use --miner semi_hard or all, a smaller --margin, or lower "
+                "--rates; what was saved before is untouched"
             )
-        self._is_softened = True
+        self._catalogue.is_off = True
         return [f"{found}; going on without mined negatives"]
 
     def _has_stalled(self) -> bool:
         best = best_epoch(self.history)
-        if best is None or self.config.schedule == "cosine":
+        if best is None or self._config.schedule == "cosine":
             return False
-        return len(self.history) - best.epoch >= _PATIENCES_TO_STOP * max(1, self.config.patience)
-
-    def best_network(self) -> TwinEncoder:
-        """The averaged network of the best epoch so far; of the last one where nothing is measured."""
-        folder = self._folder / BEST_FOLDER
-        return self._average.network if best_epoch(self.history) is None else load_twin(str(folder))
-
-    def _seen_labels(self) -> Rows:
-        seen: Rows = self._labels[self._rows][self._recent.any(dim=1).cpu().numpy()]
-        return seen
-
-    def _tell(self, tally: "_Tally", total: int) -> None:
-        if self._on_progress is None:
-            return
-        speed = tally.speed
-        left = (total - tally.pictures) + total * (self._epochs - len(self.history) - 1)
-        last = next((epoch.recall_at_1 for epoch in reversed(self.history) if epoch.recall_at_1 is not None), None)
-        self._on_progress(
-            TrainProgress(
-                self.phase,
-                len(self.history) + 1,
-                self._epochs,
-                tally.pictures,
-                total,
-                tally.loss,
-                tally.active,
-                speed,
-                last,
-                left / speed if speed else 0.0,
-            )
-        )
+        return len(self.history) - best.epoch >= _PATIENCES_TO_STOP * max(1, self._config.patience)
 
     # The state on disk.
 
     def _save(self) -> None:
         parts = {
-            "network": self.network.state_dict(),
+            "network": self._network.state_dict(),
             "average": self._average.network.state_dict(),
             "optimiser": optimiser_tensors(self._optimiser),
-            "recent": {"embeddings": self._recent},
+            "objective": self._objective.state_dict(),
+            "catalogue": self._catalogue.tensors(),
         }
-        if isinstance(self._objective, torch.nn.Module):
-            parts["objective"] = self._objective.state_dict()
-        if self._negatives is not None:
-            parts["mined"] = {"negatives": self._negatives}
         tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         values = {
-            "architecture": self.network.config.to_dict(),
+            "architecture": self._network.config.to_dict(),
             "history": [epoch.to_dict() for epoch in self.history],
             "start": None if self.start is None else [self.start.recall_at_1, self.start.map_at_r],
             "plateau": [self._plateau.factor, self._plateau.best, self._plateau.waited],
             "average_steps": self._average.steps,
-            "is_softened": self._is_softened,
+            "is_catalogue_off": self._catalogue.is_off,
             "suspects": [[one.row, one.other, one.score] for one in self.suspects],
         }
         save_state(self._folder, SavedState(tensors, values))
 
     def _restore(self, saved: SavedState) -> None:
-        values = saved.values
-        parts: dict[str, dict[str, torch.Tensor]] = {}
-        for name, tensor in saved.tensors.items():
-            part, _, bare = name.partition(".")
-            parts.setdefault(part, {})[bare] = tensor
-        if values["architecture"] != self.network.config.to_dict():
-            former, now = values["architecture"], self.network.config
+        values, now = saved.values, self._network.config
+        former = values["architecture"]
+        if former != now.to_dict():
             raise TrainingError(
                 f"checkpoint {self._folder} is of {former['architecture']} with {former['projection_dim']} values, "
-                f"this run trains {now.architecture} with {now.projection_dim}; use the former settings, or delete "
-                f"{self._folder.parent}"
+                f"this run trains {now.architecture} with {now.projection_dim}; delete {self._folder.parent}, or go back"
             )
-        self.network.load_state_dict(parts["network"])
-        self._average.network.load_state_dict(parts["average"])
+        self._network.load_state_dict(saved.part("network"))
+        self._average.network.load_state_dict(saved.part("average"))
         self._average.steps = values["average_steps"]
-        restore_optimiser(self._optimiser, parts.get("optimiser", {}))
-        if isinstance(self._objective, torch.nn.Module):
-            self._objective.load_state_dict(parts.get("objective", {}))
-        self._recent = parts["recent"]["embeddings"].to(self._precision.device)
-        self._negatives = parts["mined"]["negatives"].to(self._precision.device) if "mined" in parts else None
+        restore_optimiser(self._optimiser, saved.part("optimiser"))
+        self._objective.load_state_dict(saved.part("objective"))
+        self._catalogue.restore(saved.part("catalogue"))
+        self._catalogue.is_off = values["is_catalogue_off"]
+        self._catalogue.suspects = [Suspect(*one) for one in values["suspects"]]
         self.history = [Epoch.from_dict(one) for one in values["history"]]
         self.start = None if values["start"] is None else Measures(*values["start"])
         self._plateau.factor, self._plateau.best, self._plateau.waited = values["plateau"]
-        self._is_softened = values["is_softened"]
-        self.suspects = [Suspect(*one) for one in values["suspects"]]
-
-    start: Measures | None = None
-
-
-class _Tally:
-    """Means over an epoch so far."""
-
-    def __init__(self) -> None:
-        self.pictures = 0
-        self._losses: list[float] = []
-        self._active: list[float] = []
-        self._started_s = time.perf_counter()
-
-    def add(self, cost: Cost, pictures: int) -> None:
-        self.pictures += pictures
-        self._losses.append(float(cost.loss.detach()))
-        self._active.append(cost.active)
-
-    @property
-    def loss(self) -> float:
-        return float(np.mean(self._losses)) if self._losses else 0.0
-
-    @property
-    def active(self) -> float:
-        return float(np.mean(self._active)) if self._active else 0.0
-
-    @property
-    def speed(self) -> float:
-        seconds = time.perf_counter() - self._started_s
-        return self.pictures / seconds if seconds else 0.0

@@ -80,7 +80,7 @@ def places(width: int, height: int) -> NDArray[np.uint8]:
 
 
 def seen_size(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Width and height of the crop that was made of `places`, to within 2 pixels: what its inner three quarters span."""
+    """Width and height of the crop that was made of `places`, to within 2 pixels, by what its inner columns span."""
     side = pixels.shape[1]
     low, high = side // 8, side - 1 - side // 8
     scale = side / (high - low)
@@ -92,7 +92,9 @@ def seen_size(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 # Nothing switched on
 
 
-@pytest.mark.parametrize(("width", "height"), [(128, 128), (256, 128), (100, 201), (48, 32), (333, 217), (1, 1), (1, 90)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(128, 128), (256, 128), (100, 201), (48, 32), (333, 217), (1, 1), (1, 90)]
+)
 def test_without_augmentation_training_sees_what_indexing_sees(width: int, height: int) -> None:
     image = pictures.photo(width, height) if min(width, height) > 1 else np.full((height, width, 3), 77, np.uint8)
     pixels = augment(image, NO_AUGMENTATION, HOW.input_px, seeded(), HOW.input_px / HOW.resize_px)
@@ -163,7 +165,9 @@ def test_switching_off_what_moves_pixels_leaves_the_colours_that_were_drawn() ->
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1), (2, 3), (70, 31)])
 def test_every_shape_gives_a_square_with_channels_first(height: int, width: int) -> None:
     pixels = augment(np.full((height, width, 3), 77, np.uint8), EVERYTHING, 24, seeded(1))
-    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((3, 24, 24), np.uint8, True)
+    assert pixels.shape == (3, 24, 24)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
 
 
 def test_the_picture_itself_stays_as_it_was() -> None:

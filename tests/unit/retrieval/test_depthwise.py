@@ -43,7 +43,11 @@ def output_and_gradients(network: nn.Module, pixels: Tensor, dtype: torch.dtype 
     weigh = torch.randn(output.shape, generator=torch.Generator().manual_seed(2)).bfloat16().to(pixels.dtype)
     (output.to(weigh.dtype) * weigh).sum().backward()
     assert pixels.grad is not None
-    return [output, pixels.grad, *(parameter.grad for parameter in network.parameters() if parameter.grad is not None)]
+    return [
+        output.detach(),
+        pixels.grad,
+        *(parameter.grad for parameter in network.parameters() if parameter.grad is not None),
+    ]
 
 
 GEOMETRIES = [

@@ -40,9 +40,7 @@ def written(folder: Path, count: int = 6) -> list[ImageRecord]:
 
 
 def open_loader(records: Sequence[ImageRecord], **changes: Any) -> BatchLoader:
-    loader = BatchLoader(
-        records, HOW, Augmentation(), train_px=24, limits=DecodeLimits(max_megapixels=2.0), threads=1
-    )
+    loader = BatchLoader(records, HOW, Augmentation(), train_px=24, limits=DecodeLimits(max_megapixels=2.0), threads=1)
     return dataclasses.replace(loader, **changes)
 
 

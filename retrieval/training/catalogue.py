@@ -1,0 +1,81 @@
+"""The whole training set as the network last saw it: where hard negatives are mined, by way of an index."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retrieval.training.config import TRIPLET_LOSSES, TrainConfig
+from retrieval.training.hard_negatives import Suspect, mine_from_index
+from retrieval.training.objective import Mined
+from retrieval.training.samplers import Rows
+
+_EPOCHS_BEFORE = {"curriculum": 1, "index": 0}  # the miners that use the index, and how long they do without it
+
+
+class Catalogue:
+    """Remembers the embedding of every training picture, and mines among them every few epochs.
+
+    Args:
+        config: `miner`, `mine_every`, `window` and `duplicate_share`.
+        labels: (T,) of the training pictures.
+        dim: D.
+        device: of the network.
+    """
+
+    def __init__(self, config: TrainConfig, labels: Rows, dim: int, device: torch.device) -> None:
+        self.suspects: list[Suspect] = []
+        self.is_off = config.miner not in _EPOCHS_BEFORE or config.loss not in TRIPLET_LOSSES
+        self._config = config
+        self._labels = labels
+        self._embeddings = torch.zeros(len(labels), dim, device=device)
+        self._negatives: Tensor | None = None
+
+    @property
+    def mined(self) -> Mined | None:
+        """What a batch is to be held against, or None."""
+        return None if self._negatives is None else Mined(self._embeddings, self._negatives)
+
+    def mine_if_due(self, epoch: int, embed: Callable[[], NDArray[np.float32]]) -> None:
+        """Embed all training pictures, index them and look for everybody's hard negatives, if it is time to.
+
+        Args:
+            epoch: that is about to begin, from 0.
+            embed: (T, D) unit embeddings of the training pictures now.
+        """
+        since = epoch - _EPOCHS_BEFORE.get(self._config.miner, 0)
+        if self.is_off or since < 0:
+            self._negatives = None
+            return
+        if self._negatives is not None and since % self._config.mine_every:
+            return
+        embeddings = embed()
+        found = mine_from_index(
+            embeddings, self._labels, window=self._config.window, duplicate_share=self._config.duplicate_share
+        )
+        device = self._embeddings.device
+        self.suspects = found.suspects
+        self._embeddings = torch.from_numpy(embeddings).to(device)
+        self._negatives = torch.from_numpy(found.rows).to(device)
+
+    def remember(self, rows: Tensor, embeddings: Tensor) -> None:
+        """Keep how the pictures of a batch were just embedded."""
+        self._embeddings[rows] = embeddings.detach()
+
+    def seen(self) -> tuple[NDArray[np.float32], Rows]:
+        """The embeddings that are known, and their labels."""
+        is_known = self._embeddings.any(dim=1).cpu().numpy()
+        return self._embeddings.cpu().numpy()[is_known], self._labels[is_known]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For the state on disk."""
+        named = {"embeddings": self._embeddings}
+        return named if self._negatives is None else named | {"negatives": self._negatives}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Back to what `tensors` gave."""
+        device = self._embeddings.device
+        self._embeddings = tensors["embeddings"].to(device)
+        self._negatives = tensors["negatives"].to(device) if "negatives" in tensors else None
