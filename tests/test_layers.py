@@ -48,8 +48,8 @@ FOREIGN_TO_INDEXER = {"retrieval", "torch", "torchvision", "timm", "PIL", "simpl
 # torch costs 0.8 GB and seconds: a query on a CPU never loads it, so only these modules may name it,
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_USERS = (
-    "encoder.twin encoder.tiny_cnn encoder.weights encoder.library encoder.timm_models encoder.torchvision_models encoder.names "
-    "encoder.convert encoder.torch_runtime training"
+    "encoder.twin encoder.tiny_cnn encoder.weights encoder.library encoder.timm_models encoder.torchvision_models "
+    "encoder.names encoder.convert encoder.torch_runtime training"
 )
 # and these only inside functions.
 TORCH_BORROWERS = "encoder.backbones encoder.checkpoint"

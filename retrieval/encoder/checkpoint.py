@@ -114,7 +114,7 @@ def save_checkpoint(folder: Path, config: ModelConfig, state: State) -> str:
         ModelError: something that is not a model directory stands at `folder`.
         OSError: the disk is full or read-only.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"{folder} exists and is no model directory; choose another name or remove it")
@@ -124,8 +124,8 @@ def save_checkpoint(folder: Path, config: ModelConfig, state: State) -> str:
     try:
         aside.chmod(0o755)  # mkdtemp makes it private
         # safetensors writes the buffer as it lies; unlike ascontiguousarray, this keeps a scalar's shape.
-        save_file({name: np.asarray(tensor, order="C") for name, tensor in state.items()}, aside / WEIGHTS_FILE)
-        (aside / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private as well
+        # Its save_file makes a full disk an error of its own, without the cause, and the file private.
+        (aside / WEIGHTS_FILE).write_bytes(save({name: np.asarray(one, order="C") for name, one in state.items()}))
         values = {"format": _FORMAT, **config.to_dict(), "fingerprint": identity}
         (aside / CONFIG_FILE).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
         _sync(aside)

@@ -9,8 +9,8 @@ from retrieval.images import DecodeLimits
 from retrieval.training.augment import Augmentation
 from retrieval.training.distances import Distance
 
-Loss = Literal["triplet", "soft_triplet", "contrastive", "pair"]
-TRIPLET_LOSSES = ("triplet", "soft_triplet")
+TRIPLET_LOSSES = ("tuplet", "triplet", "soft_triplet")
+PAIR_LOSSES = ("contrastive", "pair")
 Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_weighted"]
 Validation = Literal["classes", "pictures", "none"]
 Schedule = Literal["plateau", "cosine"]
@@ -31,7 +31,7 @@ class TrainConfig:
             training set, "curriculum" begins with all triplets of a batch and goes on to those.
         distance: that the loss is computed on.
         margin: of the loss, in units of the distance.
-        temperature: of the soft margin: distances are divided by it; small ones look at the hardest alone.
+        temperature: of the soft margins, in units of the distance; small ones look at the hardest negative alone.
         epochs: at most.
         classes_per_batch, pictures_per_class: P and K of a batch.
         validation: what is held out, a manifest or folder to measure on, or "none".
@@ -68,7 +68,7 @@ class TrainConfig:
     from_model: str = DEFAULT_MODEL
     pooling: Literal["average", "gem"] | None = None
     dim: int | None = 256
-    loss: str = "soft_triplet"
+    loss: str = "tuplet"
     miner: Miner = "curriculum"
     distance: Distance = "squared_euclidean"
     margin: float = 0.2

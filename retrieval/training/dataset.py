@@ -1,7 +1,7 @@
 """What is trained on, and what is it measured on? Read, checked for what cannot be used, split, and free of leaks."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from retrieval.errors import PictureError, TrainingError
 from retrieval.gallery.labelled import LabelledPictures, join, read_labelled
+from retrieval.gallery.pairs import LabelledPairs, is_pairs_manifest, read_pairs
 from retrieval.images import DecodeLimits, decode
 from retrieval.records import ImageRecord, Skipped
 from retrieval.threads import thread_budget
-from retrieval.training.config import TrainConfig, Validation
+from retrieval.training.config import PAIR_LOSSES, TrainConfig, Validation
+from retrieval.training.pairs import ListedPairs, classes_of
 from retrieval.training.split import (
     Split,
     check_leaks,
@@ -37,12 +39,14 @@ class TrainingSet:
         split: rows of them.
         skipped: pictures that were set aside.
         dropped: pictures left out because their bytes stand under two labels.
+        pairs: what is trained on where the source lists pairs; None where classes are.
     """
 
     pictures: LabelledPictures
     split: Split
     skipped: list[Skipped]
     dropped: int
+    pairs: ListedPairs | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -50,10 +54,8 @@ class TrainingSet:
         return len(self.split.validation_rows) > 0
 
     def everything(self) -> "TrainingSet":
-        """The same with nothing held out, but for a validation file, which is never trained on."""
-        if self.split.kind == "file":
-            return self
-        return TrainingSet(self.pictures, no_split(self.pictures), self.skipped, self.dropped)
+        """The same with nothing held out."""
+        return replace(self, split=no_split(self.pictures))
 
 
 def open_training_set(config: TrainConfig) -> TrainingSet:
@@ -66,9 +68,12 @@ def open_training_set(config: TrainConfig) -> TrainingSet:
         LabelConflict: the same bytes stand under two labels, or on both sides.
         TrainingError: there are too few classes.
     """
-    pictures, dropped, skipped = _readable(
-        read_labelled(config.source, allow_unlabelled=config.allow_unlabelled), config
-    )
+    listed = read_pairs(config.source) if is_pairs_manifest(config.source) else None
+    if listed is None:
+        named = read_labelled(config.source, allow_unlabelled=config.allow_unlabelled)
+    else:
+        named = classes_of(listed)
+    pictures, dropped, skipped = _readable(named, config)
     hashes = content_hashes(pictures.records, config.threads)
     if config.validation in get_args(Validation):
         split = _split(pictures, config.validation, hashes)
@@ -81,9 +86,25 @@ def open_training_set(config: TrainConfig) -> TrainingSet:
     if saved.is_file():
         split = Split.load(saved, pictures)
     check_leaks(pictures, split, hashes)
+    if listed is not None:
+        return TrainingSet(pictures, split, skipped, dropped, _listed_pairs(listed, pictures, config))
     found = TrainingSet(pictures, split, skipped, dropped)
     _check_classes(found, config)
     return found
+
+
+def _listed_pairs(listed: LabelledPairs, pictures: LabelledPictures, config: TrainConfig) -> ListedPairs:
+    """The pairs whose pictures can both be used, as rows of these."""
+    if config.loss not in PAIR_LOSSES:
+        raise TrainingError(
+            f"{Path(config.source).name} lists pairs, which the loss {config.loss} cannot be trained on; pass --loss "
+            f"{' or '.join(PAIR_LOSSES)}"
+        )
+    rows = {record.key: row for row, record in enumerate(pictures.records)}
+    place = np.array([rows.get(record.key, -1) for record in listed.records], np.int64)
+    first, second = place[listed.first], place[listed.second]
+    kept = (first >= 0) & (second >= 0)
+    return ListedPairs(first[kept], second[kept], listed.is_similar[kept])
 
 
 def _readable(pictures: LabelledPictures, config: TrainConfig) -> tuple[LabelledPictures, int, list[Skipped]]:

@@ -34,6 +34,38 @@ def triplet_loss(to_positive: Tensor, to_negative: Tensor, *, margin: float = 0.
     return functional.relu(gap + margin)
 
 
+def tuplet_loss(to_positive: Tensor, to_negatives: Tensor, *, margin: float = 0.2, temperature: float = 0.1) -> Tensor:
+    """Ask of every anchor that all its negatives together be farther than its positive, by a margin.
+
+    t * log(1 + sum over n of exp((d(a, p) - d(a, n) + margin) / t)): the soft margin of `triplet_loss` against many
+    negatives at once, of which the nearest weigh most; the smaller the temperature t, the more so. As t goes to 0, it
+    becomes the hinge with the nearest negative.
+
+    Args:
+        to_positive: (T,) float, d(a, p).
+        to_negatives: (T, M) float, d(a, n); infinite where there is no negative.
+        margin: in units of the distance.
+        temperature: t, in units of the distance, above 0.
+
+    Returns:
+        (T,), each at least 0; 0 for an anchor without negatives.
+
+    Raises:
+        ValueError: the two differ in T.
+
+    Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective" ((N+1)-tuplet loss), on
+    distances, with margin and temperature.
+    """
+    if to_positive.ndim != 1 or to_negatives.ndim != 2 or len(to_negatives) != len(to_positive):
+        raise ValueError(
+            f"to_positive is {tuple(to_positive.shape)} and to_negatives {tuple(to_negatives.shape)}; "
+            "expected (T,) and (T, M)"
+        )
+    gaps = (to_positive[:, None] - to_negatives + margin) / temperature
+    against_nothing = gaps.new_zeros(len(gaps), 1)  # the 1 in the logarithm
+    return temperature * torch.cat([against_nothing, gaps], dim=1).logsumexp(dim=1)
+
+
 def contrastive_loss(distance: Tensor, is_similar: Tensor, *, margin: float = 1.0) -> Tensor:
     """Pull similar pairs together, and push different ones at least a margin apart.
 

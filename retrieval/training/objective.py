@@ -4,16 +4,26 @@ Every objective is called with embeddings (N, D) float32 unit rows, labels (N,) 
 of the training set these are) and the mined negatives, if there are any; its parameters belong in the optimiser.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from retrieval.training.config import TRIPLET_LOSSES, TrainConfig
+from retrieval.training.config import PAIR_LOSSES, TRIPLET_LOSSES, TrainConfig
 from retrieval.training.distances import Distance, distance_matrix
 from retrieval.training.foreign_losses import open_foreign_loss
-from retrieval.training.losses import PairClassifier, contrastive_loss, mean, mean_of_active, pair_loss, triplet_loss
+from retrieval.training.losses import (
+    PairClassifier,
+    contrastive_loss,
+    mean,
+    mean_of_active,
+    pair_loss,
+    triplet_loss,
+    tuplet_loss,
+)
 from retrieval.training.miners import (
+    Pairs,
     Triplets,
     mine_all,
     mine_distance_weighted,
@@ -48,8 +58,31 @@ class Mined(NamedTuple):
     negatives: Tensor
 
 
+class TupletObjective(nn.Module):
+    """Every anchor and positive of the batch against all negatives of the batch and all mined ones at once."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
+        """Measure a batch; see the module."""
+        config = self._config
+        distances = distance_matrix(embeddings, embeddings, config.distance)
+        anchors, positives = _positive_pairs(labels)
+        to_positive = distances[anchors, positives]
+        to_negatives = distances.masked_fill(labels[:, None] == labels, math.inf)[anchors]
+        if mined is not None:
+            beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
+            beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
+            to_negatives = torch.cat([to_negatives, beyond], dim=1)
+        costs = tuplet_loss(to_positive, to_negatives, margin=config.margin, temperature=config.temperature)
+        is_active = to_positive + config.margin > to_negatives.amin(dim=1)
+        return Cost(mean(costs), _share(is_active))
+
+
 class TripletObjective(nn.Module):
-    """Triplets of the batch, chosen by a miner, and negatives mined from the whole catalogue."""
+    """Triplets of the batch, chosen by a miner, and the same anchors and positives with every mined negative."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -58,53 +91,65 @@ class TripletObjective(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
         """Measure a batch; see the module."""
-        distances = distance_matrix(embeddings, embeddings, self._config.distance)
-        chosen = self._mine(distances, labels, embeddings, rows)
-        costs = self._losses(distances[chosen.anchors, chosen.positives], distances[chosen.anchors, chosen.negatives])
-        loss, active = self._reduced(costs), _share(self._is_active(distances, chosen))
+        config = self._config
+        distances = distance_matrix(embeddings, embeddings, config.distance)
+        chosen = self._mine(distances.detach(), labels, embeddings.detach(), rows)
+        to_positive = distances[chosen.anchors, chosen.positives]
+        to_negative = distances[chosen.anchors, chosen.negatives]
+        loss = self._reduced(self._losses(to_positive, to_negative))
         if mined is not None:
-            to_positive, to_negative = _mined(embeddings, distances, labels, rows, mined, self._config)
-            loss = loss + self._reduced(self._losses(to_positive, to_negative))
-        return Cost(loss, active)
+            anchors, positives = _positive_pairs(labels)
+            beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
+            of_positive = distances[anchors, positives]
+            kept = beyond.isfinite() & _is_trusted(beyond, of_positive, config.relative_margin)
+            loss = loss + self._reduced(self._losses(of_positive[:, None].expand_as(beyond)[kept], beyond[kept]))
+        return Cost(loss, _share(to_positive + config.margin > to_negative))
 
     def _losses(self, to_positive: Tensor, to_negative: Tensor) -> Tensor:
-        if self._config.loss == "triplet":
-            return triplet_loss(to_positive, to_negative, margin=self._config.margin)
-        scale = self._config.temperature
-        return scale * triplet_loss((to_positive + self._config.margin) / scale, to_negative / scale, soft=True)
+        config = self._config
+        if config.loss == "triplet":
+            return triplet_loss(to_positive, to_negative, margin=config.margin)
+        scale = config.temperature
+        return scale * triplet_loss((to_positive + config.margin) / scale, to_negative / scale, soft=True)
 
     def _reduced(self, costs: Tensor) -> Tensor:
         return mean_of_active(costs) if self._config.loss == "triplet" else mean(costs)
 
-    def _is_active(self, distances: Tensor, chosen: Triplets) -> Tensor:
-        gaps = distances[chosen.anchors, chosen.positives] - distances[chosen.anchors, chosen.negatives]
-        return gaps.detach() + self._config.margin > 0
-
     def _mine(self, distances: Tensor, labels: Tensor, embeddings: Tensor, rows: Tensor) -> Triplets:
-        miner, found = self._config.miner, distances.detach()
+        miner = self._config.miner
         if miner == "hard":
-            return mine_hard(found, labels)
+            return mine_hard(distances, labels)
         if miner == "semi_hard":
-            return mine_semi_hard(found, labels, margin=self._config.margin)
+            return mine_semi_hard(distances, labels, margin=self._config.margin)
         if miner == "distance_weighted":
-            euclidean: Distance = "euclidean"
-            apart = distance_matrix(embeddings.detach(), embeddings.detach(), euclidean)
+            euclidean = distance_matrix(embeddings, embeddings, "euclidean")
             self._generator.manual_seed(int(rows.sum()) + self._config.seed)  # a resumed run draws the same
-            return mine_distance_weighted(apart, labels, dim=embeddings.shape[1], generator=self._generator)
+            return mine_distance_weighted(euclidean, labels, dim=embeddings.shape[1], generator=self._generator)
         return mine_all(labels)
 
 
 class PairObjective(nn.Module):
-    """Every pair of the batch, similar if the labels agree."""
+    """Pairs of the batch, similar if the labels agree.
 
-    def __init__(self, config: TrainConfig) -> None:
+    Args:
+        config: its loss and margin.
+        is_listed: the pairs are those of the first half of the batch with the second, and no others.
+    """
+
+    def __init__(self, config: TrainConfig, *, is_listed: bool = False) -> None:
         super().__init__()
         self._config = config
+        self._is_listed = is_listed
         self.classifier = PairClassifier() if config.loss == "pair" else None
 
     def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
         """Measure a batch; see the module."""
-        pairs = mine_pairs(labels)
+        if self._is_listed:
+            numbers = torch.arange(len(labels), device=labels.device)
+            first, second = numbers.chunk(2)
+            pairs = Pairs(first, second, labels[first] == labels[second])
+        else:
+            pairs = mine_pairs(labels)
         distances = distance_matrix(embeddings, embeddings, "euclidean")[pairs.first, pairs.second]
         return self.cost_of(distances, pairs.is_similar)
 
@@ -131,41 +176,43 @@ class ForeignObjective(nn.Module):
         return Cost(self.loss(embeddings, labels), float("nan"))
 
 
-def open_objective(config: TrainConfig, classes: int, dim: int) -> TripletObjective | PairObjective | ForeignObjective:
+def open_objective(config: TrainConfig, classes: int, dim: int, *, lists_pairs: bool = False) -> nn.Module:
     """The objective that the configuration names.
 
     Args:
         config: `loss` and `miner` decide.
         classes: labels are 0 to classes - 1.
         dim: D.
+        lists_pairs: batches hold pairs, first pictures first, and not classes.
 
     Raises:
         TrainingError: pytorch-metric-learning is not installed, or has no loss of that name.
     """
+    if config.loss == "tuplet":
+        return TupletObjective(config)
     if config.loss in TRIPLET_LOSSES:
         return TripletObjective(config)
-    if config.loss in ("contrastive", "pair"):
-        return PairObjective(config)
+    if config.loss in PAIR_LOSSES:
+        return PairObjective(config, is_listed=lists_pairs)
     return ForeignObjective(config, classes, dim)
 
 
-def _mined(
-    embeddings: Tensor, distances: Tensor, labels: Tensor, rows: Tensor, mined: Mined, config: TrainConfig
-) -> tuple[Tensor, Tensor]:
-    """Distances of anchor-positive pairs of the batch and of the anchors' mined negatives, (T,) each.
+def _positive_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of all anchors and their positives in the batch, (T,) each."""
+    anchors, positives = (labels[:, None] == labels).fill_diagonal_(False).nonzero(as_tuple=True)
+    return anchors, positives
 
-    A negative that is closer than the positive by more than the relative margin is taken for a mislabelled one.
-    """
-    negatives = mined.negatives[rows]  # (N, W)
+
+def _to_mined(embeddings: Tensor, rows: Tensor, mined: Mined, distance: Distance) -> Tensor:
+    """(N, W) distances of a batch to its mined negatives, infinite where there is none."""
+    negatives = mined.negatives[rows]
     there = mined.embeddings[negatives.clamp(min=0)]  # (N, W, D)
-    to_negative = distance_between(embeddings[:, None, :], there, config.distance)
-    is_positive = (labels[:, None] == labels).fill_diagonal_(False)
-    anchors, positives = is_positive.nonzero(as_tuple=True)
-    to_positive = distances[anchors, positives][:, None].expand(-1, negatives.shape[1])
-    candidates = to_negative[anchors]
-    is_trusted = candidates.detach() >= (1.0 - config.relative_margin) * to_positive.detach()
-    kept = is_trusted & (negatives[anchors] >= 0)
-    return to_positive[kept], candidates[kept]
+    return distance_between(embeddings[:, None, :], there, distance).masked_fill(negatives < 0, math.inf)
+
+
+def _is_trusted(to_negatives: Tensor, to_positive: Tensor, relative_margin: float) -> Tensor:
+    """(T, W) whether a mined negative is not suspiciously closer than the positive, as a mislabelled one would be."""
+    return to_negatives.detach() >= (1.0 - relative_margin) * to_positive.detach()[:, None]
 
 
 def distance_between(a: Tensor, b: Tensor, distance: Distance) -> Tensor:

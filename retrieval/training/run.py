@@ -2,9 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,24 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from indexer.vectors import Vectors
-from retrieval.calibration import Matcher, fit_match, save_matcher
-from retrieval.encoder.checkpoint import CONFIG_FILE
+from retrieval.calibration import Matcher, fit_match
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.errors import TrainingError
 from retrieval.results import TrainingReport
+from retrieval.threads import thread_budget
 from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import SPLIT_FILE, TrainingSet, open_training_set
-from retrieval.training.history import Epoch, Measures, best_epoch, write_history
+from retrieval.training.folder import run_folder
+from retrieval.training.history import Epoch, Measures, best_epoch
 from retrieval.training.memory import keep_freed_memory
 from retrieval.training.progress import OnProgress
 from retrieval.training.publish import Trained, publish
 from retrieval.training.trainer import Trainer
-
-_CONFIG_FILE = "config.json"
-# What may differ between a run and its resumption: none of them changes what is computed, but for rounding.
-_FREE_TO_CHANGE = ("threads", "device", "limits", "out")
 
 
 def train(config: TrainConfig, *, resume: bool = False, on_progress: OnProgress | None = None) -> TrainingReport:
@@ -57,25 +52,52 @@ def train(config: TrainConfig, *, resume: bool = False, on_progress: OnProgress 
     """
     started_s = time.perf_counter()
     keep_freed_memory()
-    with _run_folder(config, resume) as folder:
+    with _torch_threads(config), run_folder(config, resume) as folder:
         training_set = open_training_set(config)
-        training_set.split.save(folder / SPLIT_FILE, training_set.pictures)
+        _save_split(training_set, folder)
         search = Trainer(config, training_set, folder / "validation", "validation", config.epochs, None, on_progress)
-        try:
-            found = _Found(search, search.run(), training_set)
-        except KeyboardInterrupt:
-            if best_epoch(search.history) is not None:
-                _finish(config, _Found(search, search.best_network(), training_set), None, [], started_s)
-            raise
         twin, refitted = None, list[Epoch]()
-        if config.refit and training_set.is_measured:
-            everything = training_set.everything()
-            epochs, factors = found.epochs, [epoch.rate_factor for epoch in search.history]
-            refit = Trainer(config, everything, folder / "refit", "refit", epochs, factors, on_progress)
-            twin, refitted = refit.run(), refit.history
+        with _best_is_kept(config, search, training_set, started_s):
+            found = _Found(search, search.run(), training_set)
+            if config.refit and training_set.split.kind in ("classes", "pictures"):  # a file is never trained on
+                everything = training_set.everything()
+                epochs, factors = found.epochs, [epoch.rate_factor for epoch in search.history]
+                refit = Trainer(config, everything, folder / "refit", "refit", epochs, factors, on_progress)
+                twin, refitted = refit.run(), refit.history
         report = _finish(config, found, twin, refitted, started_s)
     shutil.rmtree(folder, ignore_errors=True)
     return report
+
+
+@contextlib.contextmanager
+def _torch_threads(config: TrainConfig) -> Iterator[None]:
+    """Keep torch to as many cores as the configuration says."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(thread_budget(config.threads).total)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
+
+
+def _save_split(training_set: TrainingSet, folder: Path) -> None:
+    try:
+        training_set.split.save(folder / SPLIT_FILE, training_set.pictures)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written ({error.strerror or error}); free some space and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _best_is_kept(config: TrainConfig, search: Trainer, training_set: TrainingSet, started_s: float) -> Iterator[None]:
+    """Write the best model so far where the training is interrupted after an epoch, be it in the refit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if search.history:
+            _finish(config, _Found(search, search.best_network(), training_set), None, [], started_s)
+        raise
 
 
 @dataclass
@@ -128,66 +150,20 @@ def _finish(
         suspects=len(search.suspects),
         expected_calibration_error=None if matcher is None else matcher.held_out.expected_calibration_error,
         seconds=time.perf_counter() - started_s,
-        notes=[note for epoch in history for note in epoch.notes],
+        notes=[*_left_out(training_set), *(note for epoch in history for note in epoch.notes)],
     )
     publish(Trained(config, twin, report, history, training_set, search, vectors, matcher))
-    write_history(history, Path(config.out) / "metrics.jsonl")
-    if matcher is not None:
-        save_matcher(matcher, Path(config.out), report.fingerprint)
     return report
+
+
+def _left_out(training_set: TrainingSet) -> list[str]:
+    """What was asked to be left out, and was."""
+    counts = {
+        "stand under two labels": training_set.dropped,
+        "say nothing of what they show": training_set.pictures.unlabelled,
+    }
+    return [f"{count} pictures that {what} were left out" for what, count in counts.items() if count]
 
 
 def _figures(measures: Measures | None) -> dict[str, float] | None:
     return None if measures is None else {"recall_at_1": measures.recall_at_1, "map_at_r": measures.map_at_r}
-
-
-@contextlib.contextmanager
-def _run_folder(config: TrainConfig, resume: bool) -> Iterator[Path]:
-    """The folder of an unfinished run, for this process alone.
-
-    Raises:
-        TrainingError: the model exists already, another run is unfinished or at work there, or there is none to resume.
-    """
-    out, folder = Path(config.out), config.run_dir
-    is_begun = (folder / _CONFIG_FILE).is_file()
-    if resume and not is_begun:
-        raise TrainingError(f"there is no unfinished training at {folder}; run without --resume")
-    if is_begun and not resume:
-        raise TrainingError(f"{folder} holds an unfinished training; go on with --resume, or delete it")
-    if out.exists() and not resume:
-        what = "a model" if (out / CONFIG_FILE).is_file() else "other files"
-        raise TrainingError(f"{out} holds {what} already; choose another --out, or remove it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise TrainingError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process trains at {folder}; wait for it, or choose another --out") from None
-        if is_begun:
-            _check_same(config, folder)
-        else:
-            (folder / _CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=1) + "\n", "utf-8")
-        yield folder
-    finally:
-        os.close(lock)
-
-
-def _check_same(config: TrainConfig, folder: Path) -> None:
-    """Refuse to go on with other settings: the result would be neither run's."""
-    try:
-        former = json.loads((folder / _CONFIG_FILE).read_bytes())
-    except ValueError as error:
-        raise TrainingError(
-            f"{folder / _CONFIG_FILE} cannot be read ({error}); delete {folder} and train afresh"
-        ) from error
-    now = json.loads(json.dumps(config.to_dict()))
-    for name in now:
-        if name not in _FREE_TO_CHANGE and former.get(name) != now[name]:
-            raise TrainingError(
-                f"the unfinished training at {folder} has {name} {former.get(name)!r}, this command {now[name]!r}; "
-                "repeat the former settings, or delete the folder"
-            )

@@ -1,11 +1,24 @@
 """Which pictures stand together in a batch?"""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Pictures that are trained on at once.
+
+    Attributes:
+        rows: (N,) int64, which of the training pictures.
+        labels: (N,) int64; equal ones show the same.
+    """
+
+    rows: Rows
+    labels: Rows
 
 
 def groups_of_classes(labels: NDArray[np.int64], size: int, random: np.random.Generator) -> list[Rows]:

@@ -39,6 +39,11 @@ class SavedState:
         return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a state was written there, whole or damaged since."""
+    return (folder / _INDEX).is_file()
+
+
 def save_state(folder: Path, state: SavedState) -> None:
     """Write a state; the one before it stays whole until this one is.
 
@@ -50,15 +55,16 @@ def save_state(folder: Path, state: SavedState) -> None:
     content = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()})
     checksum = hashlib.sha256(content).hexdigest()
     file = f"state-{checksum[:16]}.safetensors"
-    index = {"format": _FORMAT, "file": file, "sha256": checksum, "values": dict(state.values)}
+    values = dict(state.values)
+    index = {"format": _FORMAT, "file": file, "sha256": checksum, "values_sha256": _checksum(values), "values": values}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / file, content)
         _write(folder / _INDEX, json.dumps(index).encode())
     except OSError as error:
-        for path in (folder / file, folder / f"{_INDEX}.part"):
+        for path in folder.glob("state*"):
             with contextlib.suppress(OSError):
-                if path.name not in _named(folder):
+                if path.name not in (_INDEX, _named(folder)):
                     path.unlink()
         raise TrainingError(
             f"checkpoint {folder} cannot be written ({error.strerror or error}); the one before it is whole: free some "
@@ -78,7 +84,7 @@ def load_state(folder: Path) -> SavedState | None:
     remedy = f"delete {folder.parent} and train afresh"
     try:
         index = json.loads((folder / _INDEX).read_bytes())
-        version, file, checksum, values = index["format"], index["file"], index["sha256"], index["values"]
+        version = index["format"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -88,6 +94,12 @@ def load_state(folder: Path) -> SavedState | None:
             f"checkpoint {folder} has format {version}, this version reads {_FORMAT}; upgrade retrieval-engine, or "
             f"{remedy}"
         )
+    try:
+        file, checksum, values = str(index["file"]), index["sha256"], index["values"]
+        if _checksum(values) != index["values_sha256"]:
+            raise ValueError("its values differ from their checksum")
+    except (KeyError, ValueError) as error:
+        raise TrainingError(f"checkpoint {folder / _INDEX} is damaged ({one_line(error)}); {remedy}") from error
     try:
         content = (folder / file).read_bytes()
         if hashlib.sha256(content).hexdigest() != checksum:
@@ -125,6 +137,11 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _named(folder: Path) -> str:
-    with contextlib.suppress(OSError):
-        return (folder / _INDEX).read_text("utf-8")
+    """The file of the state that is in force."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / _INDEX).read_bytes())["file"])
     return ""
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

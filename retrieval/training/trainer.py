@@ -30,7 +30,7 @@ from retrieval.training.objective import open_objective
 from retrieval.training.precision import choose_precision
 from retrieval.training.progress import OnProgress, Tally, TrainProgress
 from retrieval.training.rates import Plateau, cosine_factor, make_optimiser, set_factor, warm_up_factor
-from retrieval.training.samplers import Rows, batches_of_groups, groups_of_classes
+from retrieval.training.samplers import Batch, Rows, batches_of_groups, groups_of_classes
 from retrieval.training.state import SavedState, load_state, optimiser_tensors, restore_optimiser, save_state
 from retrieval.training.validation import HeldOut
 
@@ -81,9 +81,12 @@ class Trainer:
         self.held_out = HeldOut(training_set, self.loader, self._precision)
         self._rows = training_set.split.train_rows
         self._labels: Rows = training_set.pictures.labels[self._rows]
+        self._pairs = None if training_set.pairs is None else training_set.pairs.within(self._rows)
         self._prepare_network()
         dim, device = self._network.config.dim, self._precision.device
-        self._objective = open_objective(config, len(training_set.pictures.names), dim)
+        self._objective = open_objective(
+            config, len(training_set.pictures.names), dim, lists_pairs=self._pairs is not None
+        )
         self._optimiser = make_optimiser(self._network, self._objective.parameters(), config)
         self._average = WeightAverage(self._network, config.average)
         self._plateau = Plateau(config.patience, _PLATEAU_CUT)
@@ -112,7 +115,7 @@ class Trainer:
             started_s = time.perf_counter()
             self._catalogue.mine_if_due(len(self.history), self._embed_training_side)
             batches = self._deal_batches()
-            tally = Tally(sum(map(len, batches)))
+            tally = Tally(sum(len(batch.rows) for batch in batches))
             self._set_training_mode()
             for number, (rows, labels, pixels) in enumerate(self._load(batches)):
                 set_factor(self._optimiser, self._factor(number / len(batches)))
@@ -155,19 +158,22 @@ class Trainer:
 
     # In an epoch.
 
-    def _deal_batches(self) -> list[Rows]:
-        """Rows of the training side, P classes of K pictures each."""
+    def _deal_batches(self) -> list[Batch]:
+        """Rows of the training side: P classes of K pictures each, or as many pictures in listed pairs."""
         random = np.random.default_rng([self._config.seed, len(self.history)])
-        groups = groups_of_classes(self._labels, self._config.pictures_per_class, random)
-        return batches_of_groups(groups, self._labels, self._config.classes_per_batch)
+        classes, each = self._config.classes_per_batch, self._config.pictures_per_class
+        if self._pairs is not None:
+            return self._pairs.batches(classes * each, random)
+        groups = groups_of_classes(self._labels, each, random)
+        return [Batch(rows, self._labels[rows]) for rows in batches_of_groups(groups, self._labels, classes)]
 
-    def _load(self, batches: Sequence[Rows]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _load(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, labels and augmented pixels of each batch, on the network's device."""
         device, seed = self._precision.device, [self._config.seed, len(self.history)]
-        pictures = self.loader.training_batches([self._rows[batch] for batch in batches], seed)
+        pictures = self.loader.training_batches([self._rows[batch.rows] for batch in batches], seed)
         for batch, pixels in zip(batches, pictures, strict=True):
-            labels = torch.from_numpy(self._labels[batch]).to(device)
-            yield torch.from_numpy(batch).to(device), labels, self._precision.pixels(pixels)
+            rows, labels = (torch.from_numpy(numbers).to(device) for numbers in batch)
+            yield rows, labels, self._precision.pixels(pixels)
 
     def _set_training_mode(self) -> None:
         torch.manual_seed(self._config.seed + len(self.history))  # dropout, in backbones that have it
@@ -195,8 +201,8 @@ class Trainer:
         if not math.isfinite(value) or not bool(embeddings.isfinite().all()):
             rates = f"{self._config.backbone_rate:g} {self._config.head_rate:g}"
             raise TrainingDiverged(
-                f"the loss is {value} in epoch {len(self.history) + 1}, batch {number + 1}; lower the rates (now --rates "
-                f"{rates}) or --clip (now {self._config.clip:g}); what was saved before is untouched"
+                f"the loss is {value} in epoch {len(self.history) + 1}, batch {number + 1}; lower the rates (now "
+                f"--rates {rates}) or --clip (now {self._config.clip:g}); what was saved before is untouched"
             )
         return value
 
@@ -310,7 +316,7 @@ class Trainer:
         if former != now.to_dict():
             raise TrainingError(
                 f"checkpoint {self._folder} is of {former['architecture']} with {former['projection_dim']} values, "
-                f"this run trains {now.architecture} with {now.projection_dim}; delete {self._folder.parent}, or go back"
+                f"this run trains {now.architecture} with {now.projection_dim}; delete {self._folder.parent}"
             )
         self._network.load_state_dict(saved.part("network"))
         self._average.network.load_state_dict(saved.part("average"))

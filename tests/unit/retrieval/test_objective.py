@@ -23,7 +23,7 @@ from torch.nn import functional
 from retrieval.errors import TrainingError
 from retrieval.training.config import TrainConfig
 from retrieval.training.distances import Distance, distance_matrix
-from retrieval.training.objective import Catalogue, Cost, PairObjective, distance_between, open_objective
+from retrieval.training.objective import Cost, Mined, PairObjective, distance_between, open_objective
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
 TRIPLETS = TrainConfig(
@@ -46,9 +46,7 @@ def on_a_circle(*degrees: float) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def cost_of(
-    config: TrainConfig, embeddings: Tensor, labels: Tensor = LABELS, catalogue: Catalogue | None = None
-) -> Cost:
+def cost_of(config: TrainConfig, embeddings: Tensor, labels: Tensor = LABELS, catalogue: Mined | None = None) -> Cost:
     objective = open_objective(config, classes=int(labels.max()) + 1, dim=embeddings.shape[1])
     cost: Cost = objective(embeddings, labels, torch.arange(len(labels)), catalogue)
     return cost
@@ -162,8 +160,8 @@ def test_distance_weighted_negatives_cost_what_the_distance_of_the_loss_says(dis
 # Mined negatives
 
 
-def catalogue_of(rows: int, negatives: list[list[int]], seed: int = 9) -> Catalogue:
-    return Catalogue(unit_rows(rows, seed=seed).detach(), torch.tensor(negatives))
+def catalogue_of(rows: int, negatives: list[list[int]], seed: int = 9) -> Mined:
+    return Mined(unit_rows(rows, seed=seed).detach(), torch.tensor(negatives))
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -172,7 +170,7 @@ def test_mined_negatives_cost_what_a_slow_loop_says(loss: str, distance: Distanc
     config = with_settings(loss=loss, distance=distance, miner="index")
     embeddings = unit_rows(seed=3)
     negatives = torch.randint(-1, 20, (len(LABELS), 6), generator=torch.Generator().manual_seed(5))
-    catalogue = Catalogue(unit_rows(20, seed=9).detach(), negatives)
+    catalogue = Mined(unit_rows(20, seed=9).detach(), negatives)
     distances = slow_distances(embeddings, distance)
     rows, stored = embeddings.double().tolist(), catalogue.embeddings.double().tolist()
     gaps, left_out = [], 0
@@ -203,7 +201,7 @@ def test_a_negative_much_closer_than_the_positive_is_taken_for_mislabelled() -> 
 
     def mined(*negatives: int) -> float:
         rows = torch.tensor([list(negatives), [-1] * len(negatives), [-1] * len(negatives)])
-        return (cost_of(TRIPLETS, embeddings, labels, Catalogue(stored, rows)).loss - alone).item()
+        return (cost_of(TRIPLETS, embeddings, labels, Mined(stored, rows)).loss - alone).item()
 
     assert mined(0) == 0.0
     assert mined(1) == pytest.approx(1 - 2 * math.sin(math.radians(20)) + 0.3, abs=1e-5)
@@ -213,7 +211,7 @@ def test_a_negative_much_closer_than_the_positive_is_taken_for_mislabelled() -> 
 def test_a_batch_looks_up_the_negatives_of_its_own_pictures() -> None:
     # The batch's pictures are 2, 0 and 1 of the training set; only the negative of number 2 exists.
     embeddings, labels = on_a_circle(0, 60, 180), torch.tensor([0, 0, 1])
-    catalogue = Catalogue(on_a_circle(-40), torch.tensor([[-1], [-1], [0]]))
+    catalogue = Mined(on_a_circle(-40), torch.tensor([[-1], [-1], [0]]))
     objective = open_objective(TRIPLETS, 2, 2)
     there = objective(embeddings, labels, torch.tensor([2, 0, 1]), catalogue).loss
     elsewhere = objective(embeddings, labels, torch.tensor([0, 1, 1]), catalogue).loss
@@ -268,7 +266,7 @@ def test_a_batch_that_has_learned_everything_costs_nothing_and_backward_still_wo
 @pytest.mark.parametrize("loss", ["triplet", "soft_triplet", "contrastive", "pair"])
 def test_pictures_at_one_point_have_a_gradient_that_is_a_number(loss: str) -> None:
     embeddings = on_a_circle(0, 0, 0, 0).requires_grad_()
-    catalogue = Catalogue(on_a_circle(0, 0), torch.tensor([[0, 1]] * 4))
+    catalogue = Mined(on_a_circle(0, 0), torch.tensor([[0, 1]] * 4))
     cost_of(with_settings(loss=loss), embeddings, torch.tensor([0, 0, 1, 1]), catalogue).loss.backward()  # type: ignore[no-untyped-call]
     assert embeddings.grad is not None
     assert embeddings.grad.isfinite().all()

@@ -1,0 +1,106 @@
+"""How good does `retrieve train` make an encoder, on products that it was trained on and on others?
+
+    RETRIEVE_BENCH_DATA=... python benchmarks/bench_training.py PROTOCOL... [--model NAME] [--epochs N] [--seed N]
+
+Protocols: shelf (and catalogue, of the same model), catalogue (with the iconic pictures trained on), unseen, emoji.
+Every setting was chosen on Grocery's val.txt; test.txt is read once, by the model that is reported. Each trains on all
+that its protocol allows for a fixed number of epochs, and is evaluated as `retrieve evaluate` does it.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import record
+from retrieval.evaluation.protocol import evaluate
+from retrieval.results import EvaluationReport, TrainingReport
+from retrieval.training import Augmentation, TrainConfig, TrainProgress, train
+from training_sets import write_emoji, write_grocery
+
+PROTOCOLS = ("shelf", "catalogue", "unseen", "emoji")
+
+
+def settings(model: str, train_px: int, epochs: int, seed: int) -> dict[str, Any]:
+    """What all protocols share; chosen on Grocery's val.txt."""
+    return {
+        "from_model": model,
+        "train_px": train_px,
+        "epochs": epochs,
+        "schedule": "cosine",
+        "warm_up": 0.2 * epochs,
+        "validation": "none",
+        "seed": seed,
+    }
+
+
+def trained(source: Path, folder: Path, name: str, **more: Any) -> TrainingReport:
+    """Train and say how long it took."""
+
+    def tell(state: TrainProgress) -> None:
+        if state.done == state.total:
+            print(
+                f"{name} epoch {state.epoch}/{state.epochs}: loss {state.loss:.4f}, "
+                f"{state.images_per_second:.0f} images/s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return train(TrainConfig(source=str(source), out=str(folder / name), **more), on_progress=tell)
+
+
+def figures(report: EvaluationReport, prefix: str) -> dict[str, Any]:
+    """The report's figures with intervals, under names of the protocol."""
+    found: dict[str, Any] = {}
+    for name, figure in report.figures.items():
+        found |= {f"{prefix}_{name}": figure.value, f"{prefix}_{name}_interval": [figure.low, figure.high]}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("protocols", nargs="+", choices=PROTOCOLS)
+    parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--train-px", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    more = settings(asked.model, asked.train_px, asked.epochs, asked.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sets = write_grocery(folder) | write_emoji(folder)
+        for protocol in asked.protocols:
+            values: dict[str, Any] = {}
+            if protocol == "shelf":
+                done = trained(sets["shelf"], folder, protocol, **more)
+                values |= figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
+                values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")
+            elif protocol == "catalogue":
+                done = trained(sets["shelf_and_iconic"], folder, protocol, **more)
+                values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")
+                values |= figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
+            elif protocol == "unseen":
+                done = trained(sets["seen"], folder, protocol, **more)
+                values |= figures(evaluate(sets["unseen"], sets["unseen"], model=asked.model), "unseen_before")
+                values |= figures(evaluate(sets["unseen"], sets["unseen"], model=done.model), "unseen")
+            else:
+                flat = Augmentation(crop_area=0.5, rotation_degrees=5.0, flip=0.0)
+                emoji = more | {"augmentation": flat, "pictures_per_class": 3, "drop_conflicts": True}
+                done = trained(sets["emoji_train"], folder, protocol, **emoji)
+                sides = sets["emoji_queries"], sets["emoji_gallery"]
+                values |= figures(evaluate(*sides, model=asked.model), "emoji_before")
+                values |= figures(evaluate(*sides, model=done.model), "emoji")
+            minutes = {"pictures": done.pictures, "epochs": done.epochs, "training_minutes": done.seconds / 60}
+            record(
+                "training",
+                dataset="Emoji" if protocol == "emoji" else "Grocery",
+                protocol=protocol,
+                model=f"{asked.model}, {asked.train_px} px, {asked.epochs} epochs",
+                values=values | minutes,
+                seed=asked.seed,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
