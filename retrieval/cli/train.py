@@ -122,7 +122,7 @@ def command(
             report = train(config, resume=resume, on_progress=on_progress)
         except KeyboardInterrupt:
             line.close()
-            kept = f"the best model so far is in {config.out}" if Path(config.out).exists() else "no epoch was finished"
+            kept = f"the best model so far is in {config.out}" if Path(config.out).exists() else "there is no model yet"
             click.echo(f"retrieve: stopped; {kept}. The same command with --resume goes on", err=True)
             ctx.exit(INTERRUPTED)
     _print(report, as_json)

@@ -31,12 +31,13 @@ class Catalogue:
         self._config = config
         self._labels = labels
         self._embeddings = torch.zeros(len(labels), dim, device=device)
+        self._all_labels = torch.from_numpy(labels).to(device)
         self._negatives: Tensor | None = None
 
     @property
     def mined(self) -> Mined | None:
         """What a batch is to be held against, or None."""
-        return None if self._negatives is None else Mined(self._embeddings, self._negatives)
+        return None if self._negatives is None else Mined(self._embeddings, self._all_labels, self._negatives)
 
     def mine_if_due(self, epoch: int, embed: Callable[[], NDArray[np.float32]]) -> None:
         """Embed all training pictures, index them and look for everybody's hard negatives, if it is time to.
@@ -57,7 +58,10 @@ class Catalogue:
         )
         device = self._embeddings.device
         self.suspects = found.suspects
-        self._embeddings = torch.from_numpy(embeddings).to(device)
+        # Ranks come from the averaged network; what a batch is held against stays as training saw it, where it did:
+        # augmented, and normalised by the statistics of batches, as the batch itself is.
+        is_new = ~self._embeddings.any(dim=1)
+        self._embeddings[is_new] = torch.from_numpy(embeddings).to(device)[is_new]
         self._negatives = torch.from_numpy(found.rows).to(device)
 
     def remember(self, rows: Tensor, embeddings: Tensor) -> None:

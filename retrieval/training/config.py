@@ -30,6 +30,7 @@ class TrainConfig:
         miner: which triplets of a batch are trained on; "index" adds negatives mined from an index of the whole
             training set, "curriculum" begins with all triplets of a batch and goes on to those.
         distance: that the loss is computed on.
+        positives: of the tuplet loss: "nearest" asks that any picture of the product be near, "each" that all be.
         margin: of the loss, in units of the distance.
         temperature: of the soft margins, in units of the distance; small ones look at the hardest negative alone.
         epochs: at most.
@@ -71,6 +72,7 @@ class TrainConfig:
     loss: str = "tuplet"
     miner: Miner = "curriculum"
     distance: Distance = "squared_euclidean"
+    positives: Literal["nearest", "each"] = "nearest"
     margin: float = 0.2
     temperature: float = 0.1
     epochs: int = 12

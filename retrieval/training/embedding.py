@@ -9,6 +9,7 @@ from torch import Tensor
 
 from retrieval.encoder.rows import unit_rows
 from retrieval.encoder.twin import TwinEncoder
+from retrieval.errors import TrainingDiverged
 from retrieval.training.loader import BatchLoader
 from retrieval.training.precision import Precision
 from retrieval.training.samplers import Rows
@@ -20,9 +21,15 @@ def embed_rows(twin: TwinEncoder, loader: BatchLoader, rows: Rows, precision: Pr
     """(M, D) unit embeddings of (M,) rows of the loader's pictures; the network is left in evaluation mode.
 
     Raises:
+        TrainingDiverged: the network's weights or what it says are no numbers any more.
         TrainingError: a picture cannot be read any more.
     """
-    return unit_rows(_run(twin, twin, loader, rows, precision).numpy())
+    embeddings = _run(twin, twin, loader, rows, precision).numpy()
+    if not np.isfinite(embeddings).all():
+        raise TrainingDiverged(
+            "the embeddings are no numbers any more; lower --rates or --clip; what was saved before is untouched"
+        )
+    return unit_rows(embeddings)
 
 
 def features_of_rows(twin: TwinEncoder, loader: BatchLoader, rows: Rows, precision: Precision) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where is a training kept while it is unfinished? A folder for one process, of one command, that can be gone on with."""
+"""Where is a training kept while it is unfinished? In a folder of one command, for one process, to go on from."""
 
 import contextlib
 import fcntl

@@ -50,16 +50,22 @@ class Mined(NamedTuple):
     """Hard negatives from the whole training set, as the network last saw it.
 
     Attributes:
-        embeddings: (N, D), without gradient; updated batch by batch.
-        negatives: (N, W) int64 rows of it, -1 where there is none.
+        embeddings: (T, D) of all training pictures, without gradient; renewed batch by batch.
+        labels: (T,) int64.
+        negatives: (T, W) int64, every picture's mined rows of `embeddings`, -1 where there is none.
     """
 
     embeddings: Tensor
+    labels: Tensor
     negatives: Tensor
 
 
 class TupletObjective(nn.Module):
-    """Every anchor and positive of the batch against all negatives of the batch and all mined ones at once."""
+    """Every anchor against all its negatives at once: those of the batch and the mined ones.
+
+    Its positives are taken one by one, or all together as the nearest of them (softly): a query is answered well if any
+    picture of its product is near, and a product's pictures need not all look alike.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -69,16 +75,23 @@ class TupletObjective(nn.Module):
         """Measure a batch; see the module."""
         config = self._config
         distances = distance_matrix(embeddings, embeddings, config.distance)
-        anchors, positives = _positive_pairs(labels)
-        to_positive = distances[anchors, positives]
+        is_positive = (labels[:, None] == labels).fill_diagonal_(False)
+        if config.positives == "each":
+            anchors, positives = is_positive.nonzero(as_tuple=True)
+            to_positive = distances[anchors, positives]
+        else:
+            near = distances.masked_fill(~is_positive, math.inf)
+            if mined is not None:
+                near = torch.cat([near, _to_known_positives(embeddings, labels, rows, mined, config.distance)], dim=1)
+            anchors = near.isfinite().any(dim=1).nonzero().squeeze(1)
+            to_positive = -config.temperature * (-near[anchors] / config.temperature).logsumexp(dim=1)
         to_negatives = distances.masked_fill(labels[:, None] == labels, math.inf)[anchors]
         if mined is not None:
             beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
             beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
             to_negatives = torch.cat([to_negatives, beyond], dim=1)
         costs = tuplet_loss(to_positive, to_negatives, margin=config.margin, temperature=config.temperature)
-        is_active = to_positive + config.margin > to_negatives.amin(dim=1)
-        return Cost(mean(costs), _share(is_active))
+        return Cost(mean(costs), _share(to_positive + config.margin > to_negatives.amin(dim=1)))
 
 
 class TripletObjective(nn.Module):
@@ -208,6 +221,16 @@ def _to_mined(embeddings: Tensor, rows: Tensor, mined: Mined, distance: Distance
     negatives = mined.negatives[rows]
     there = mined.embeddings[negatives.clamp(min=0)]  # (N, W, D)
     return distance_between(embeddings[:, None, :], there, distance).masked_fill(negatives < 0, math.inf)
+
+
+def _to_known_positives(embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined, distance: Distance) -> Tensor:
+    """(N, T) distances of a batch to all other training pictures of its labels, infinite to the rest."""
+    apart = 2.0 - 2.0 * (embeddings @ mined.embeddings.T)  # squared, of unit rows
+    apart = apart.clamp(min=1e-12)
+    if distance != "squared_euclidean":
+        apart = apart.sqrt() if distance == "euclidean" else apart / 2
+    is_other = torch.arange(len(mined.labels), device=labels.device) != rows[:, None]
+    return apart.masked_fill(~((labels[:, None] == mined.labels) & is_other), math.inf)
 
 
 def _is_trusted(to_negatives: Tensor, to_positive: Tensor, relative_margin: float) -> Tensor:

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from retrieval.errors import TrainingError
+from retrieval.errors import TrainingDiverged, TrainingError
 from retrieval.files import one_line
 
 _FORMAT = 1
 _INDEX = "state.json"
+_WEIGHTS = ("network", "average")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ def save_state(folder: Path, state: SavedState) -> None:
     The tensors get a file of their own name; the index, which is renamed into place last, names it with its checksum.
 
     Raises:
+        TrainingDiverged: a weight is no number any more; the former state is untouched.
         TrainingError: there is no space, or no permission; the former state is untouched.
     """
+    if not all(bool(tensor.isfinite().all()) for part in _WEIGHTS for tensor in state.part(part).values()):
+        raise TrainingDiverged(
+            "the weights are no numbers any more; lower --rates or --clip; what was saved before is untouched"
+        )
     content = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()})
     checksum = hashlib.sha256(content).hexdigest()
     file = f"state-{checksum[:16]}.safetensors"

@@ -74,3 +74,14 @@ def test_the_backend_opens_its_index_at_the_next_start(backend: list[str], tmp_p
     again = run("product_backend.py", tmp_path / "copy")
     assert again[0] == f"opened {tmp_path / 'copy'}: 49 products, generation 52"
     assert again[-1] == "closed with 49 products, generation 104"
+
+
+def test_training_on_a_folder_teaches_things_that_were_never_shown() -> None:
+    said = run("train_on_folder.py")
+
+    assert said[0] == "on 42 pictures of things that it was never shown:"
+    before, after = (float(value) for value in said[2].removeprefix("  map_at_r ").split(" -> "))
+    assert after > before + 0.2
+    hits = [line.split() for line in said[-3:]]
+    assert hits[0][0] == "1.000"
+    assert len({key.split("/")[0] for _, key in hits}) == 1  # three views of one thing

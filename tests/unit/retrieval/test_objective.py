@@ -36,6 +36,11 @@ def with_settings(**changes: object) -> TrainConfig:
     return dataclasses.replace(TRIPLETS, **changes)  # type: ignore[arg-type]
 
 
+def mined_from(embeddings: Tensor, negatives: Tensor) -> Mined:
+    """Of a training set whose labels do not matter: triplets take their positives from the batch alone."""
+    return Mined(embeddings, torch.zeros(len(embeddings), dtype=torch.int64), negatives)
+
+
 def unit_rows(count: int = len(LABELS), dim: int = 4, seed: int = 0) -> Tensor:
     drawn = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
     return functional.normalize(drawn, dim=1).requires_grad_()
@@ -161,7 +166,7 @@ def test_distance_weighted_negatives_cost_what_the_distance_of_the_loss_says(dis
 
 
 def catalogue_of(rows: int, negatives: list[list[int]], seed: int = 9) -> Mined:
-    return Mined(unit_rows(rows, seed=seed).detach(), torch.tensor(negatives))
+    return mined_from(unit_rows(rows, seed=seed).detach(), torch.tensor(negatives))
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -170,7 +175,7 @@ def test_mined_negatives_cost_what_a_slow_loop_says(loss: str, distance: Distanc
     config = with_settings(loss=loss, distance=distance, miner="index")
     embeddings = unit_rows(seed=3)
     negatives = torch.randint(-1, 20, (len(LABELS), 6), generator=torch.Generator().manual_seed(5))
-    catalogue = Mined(unit_rows(20, seed=9).detach(), negatives)
+    catalogue = mined_from(unit_rows(20, seed=9).detach(), negatives)
     distances = slow_distances(embeddings, distance)
     rows, stored = embeddings.double().tolist(), catalogue.embeddings.double().tolist()
     gaps, left_out = [], 0
@@ -201,7 +206,7 @@ def test_a_negative_much_closer_than_the_positive_is_taken_for_mislabelled() -> 
 
     def mined(*negatives: int) -> float:
         rows = torch.tensor([list(negatives), [-1] * len(negatives), [-1] * len(negatives)])
-        return (cost_of(TRIPLETS, embeddings, labels, Mined(stored, rows)).loss - alone).item()
+        return (cost_of(TRIPLETS, embeddings, labels, mined_from(stored, rows)).loss - alone).item()
 
     assert mined(0) == 0.0
     assert mined(1) == pytest.approx(1 - 2 * math.sin(math.radians(20)) + 0.3, abs=1e-5)
@@ -211,7 +216,7 @@ def test_a_negative_much_closer_than_the_positive_is_taken_for_mislabelled() -> 
 def test_a_batch_looks_up_the_negatives_of_its_own_pictures() -> None:
     # The batch's pictures are 2, 0 and 1 of the training set; only the negative of number 2 exists.
     embeddings, labels = on_a_circle(0, 60, 180), torch.tensor([0, 0, 1])
-    catalogue = Mined(on_a_circle(-40), torch.tensor([[-1], [-1], [0]]))
+    catalogue = mined_from(on_a_circle(-40), torch.tensor([[-1], [-1], [0]]))
     objective = open_objective(TRIPLETS, 2, 2)
     there = objective(embeddings, labels, torch.tensor([2, 0, 1]), catalogue).loss
     elsewhere = objective(embeddings, labels, torch.tensor([0, 1, 1]), catalogue).loss
@@ -266,7 +271,7 @@ def test_a_batch_that_has_learned_everything_costs_nothing_and_backward_still_wo
 @pytest.mark.parametrize("loss", ["triplet", "soft_triplet", "contrastive", "pair"])
 def test_pictures_at_one_point_have_a_gradient_that_is_a_number(loss: str) -> None:
     embeddings = on_a_circle(0, 0, 0, 0).requires_grad_()
-    catalogue = Mined(on_a_circle(0, 0), torch.tensor([[0, 1]] * 4))
+    catalogue = mined_from(on_a_circle(0, 0), torch.tensor([[0, 1]] * 4))
     cost_of(with_settings(loss=loss), embeddings, torch.tensor([0, 0, 1, 1]), catalogue).loss.backward()  # type: ignore[no-untyped-call]
     assert embeddings.grad is not None
     assert embeddings.grad.isfinite().all()

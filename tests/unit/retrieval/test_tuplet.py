@@ -14,7 +14,10 @@ from retrieval.training.config import TrainConfig
 from retrieval.training.losses import triplet_loss, tuplet_loss
 from retrieval.training.objective import Mined, open_objective
 
-CONFIG = TrainConfig("shop", "model", loss="tuplet", margin=0.3, temperature=0.25, relative_margin=0.4)
+CONFIG = TrainConfig(
+    "shop", "model", loss="tuplet", positives="each", margin=0.3, temperature=0.25, relative_margin=0.4
+)
+NEAREST = dataclasses.replace(CONFIG, positives="nearest")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
 
 
@@ -130,7 +133,7 @@ def test_mined_negatives_stand_beside_those_of_the_batch() -> None:
     embeddings, catalogue = unit_rows(6), unit_rows(9, seed=1)
     negatives = torch.tensor([[6, 7], [8, -1], [-1, -1], [0, 6], [1, 8], [7, 2]])
 
-    found = objective_cost(CONFIG, embeddings, Mined(catalogue, negatives))
+    found = objective_cost(CONFIG, embeddings, Mined(catalogue, torch.full((9,), 7), negatives))
 
     beyond = {row: [catalogue[n] for n in names if n >= 0] for row, names in enumerate(negatives.tolist())}
     assert found == pytest.approx(slow_objective(CONFIG, embeddings, beyond))
@@ -139,7 +142,9 @@ def test_mined_negatives_stand_beside_those_of_the_batch() -> None:
 
 def test_a_mined_negative_that_is_suspiciously_close_is_left_out() -> None:
     embeddings = unit_rows(6)
-    twins = Mined(embeddings.clone(), torch.arange(6)[:, None])  # every anchor's mined negative is the anchor itself
+    twins = Mined(
+        embeddings.clone(), LABELS + 7, torch.arange(6)[:, None]
+    )  # every anchor's mined negative is the anchor itself
 
     assert objective_cost(CONFIG, embeddings, twins) == pytest.approx(objective_cost(CONFIG, embeddings))
     trusting = dataclasses.replace(CONFIG, relative_margin=1.0)
@@ -151,3 +156,47 @@ def test_turning_all_embeddings_changes_nothing() -> None:
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).Q
 
     assert objective_cost(CONFIG, embeddings @ turn) == pytest.approx(objective_cost(CONFIG, embeddings))
+
+
+def soft_nearest(distances: list[float], temperature: float) -> float:
+    return -temperature * math.log(sum(math.exp(-distance / temperature) for distance in distances))
+
+
+def test_the_nearest_positive_stands_for_all_of_them() -> None:
+    # Labels 0 0 0 1 1 2: the first five rows have a positive, the last is no anchor.
+    embeddings = unit_rows(6)
+    costs, active = [], []
+    for a in range(5):
+        positives = [squared(embeddings[a], embeddings[p]) for p in range(6) if p != a and LABELS[p] == LABELS[a]]
+        negatives = [squared(embeddings[a], embeddings[n]) for n in range(6) if LABELS[n] != LABELS[a]]
+        to_positive = soft_nearest(positives, NEAREST.temperature)
+        costs.append(slow_tuplet_loss(to_positive, negatives, NEAREST.margin, NEAREST.temperature))
+        active.append(to_positive + NEAREST.margin > min(negatives))
+
+    assert objective_cost(NEAREST, embeddings) == pytest.approx((sum(costs) / 5, sum(active) / 5))
+
+
+def test_positives_are_looked_for_in_the_whole_catalogue_but_never_the_anchor_itself() -> None:
+    embeddings, catalogue = unit_rows(6), unit_rows(8, seed=1)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3])
+    mined = Mined(catalogue, labels, torch.full((8, 1), -1))  # no negatives beyond the batch
+    costs = []
+    for a in range(6):
+        positives = [squared(embeddings[a], embeddings[p]) for p in range(6) if p != a and LABELS[p] == LABELS[a]]
+        positives += [squared(embeddings[a], catalogue[p]) for p in range(8) if p != a and labels[p] == LABELS[a]]
+        negatives = [squared(embeddings[a], embeddings[n]) for n in range(6) if LABELS[n] != LABELS[a]]
+        to_positive = soft_nearest(positives, NEAREST.temperature)
+        costs.append(slow_tuplet_loss(to_positive, negatives, NEAREST.margin, NEAREST.temperature))
+
+    assert objective_cost(NEAREST, embeddings, mined)[0] == pytest.approx(sum(costs) / 6)
+
+
+def test_an_anchor_whose_only_positive_is_far_pulls_on_that_one() -> None:
+    embeddings = unit_rows(6).requires_grad_()
+
+    loss = open_objective(NEAREST, 3, 4)(embeddings, LABELS, torch.arange(6), None).loss
+    loss.backward()
+
+    assert embeddings.grad is not None
+    assert bool(embeddings.grad.isfinite().all())
+    assert embeddings.grad[3].norm() > 0
