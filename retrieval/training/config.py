@@ -14,6 +14,17 @@ PAIR_LOSSES = ("contrastive", "pair")
 Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_weighted"]
 Validation = Literal["classes", "pictures", "none"]
 Schedule = Literal["plateau", "cosine"]
+Positives = Literal["nearest", "each"]
+Precision = Literal["auto", "f32", "bf16"]
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "miner": get_args(Miner),
+    "schedule": get_args(Schedule),
+    "distance": get_args(Distance),
+    "positives": get_args(Positives),
+    "precision": get_args(Precision),
+    "pooling": (None, "average", "gem"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class TrainConfig:
     loss: str = "tuplet"
     miner: Miner = "curriculum"
     distance: Distance = "squared_euclidean"
-    positives: Literal["nearest", "each"] = "nearest"
+    positives: Positives = "nearest"
     margin: float = 0.2
     temperature: float = 0.1
     epochs: int = 12
@@ -88,7 +99,7 @@ class TrainConfig:
     patience: int = 3
     clip: float = 10.0
     average: float = 0.99
-    precision: Literal["auto", "f32", "bf16"] = "auto"
+    precision: Precision = "auto"
     freeze_batch_norm: bool = False
     freeze_backbone: bool = False
     train_px: int | None = None
@@ -119,8 +130,12 @@ class TrainConfig:
             raise ValueError(f"average is {self.average}; it must be at least 0 and below 1")
         if not 0 <= self.window[0] < self.window[1]:
             raise ValueError(f"window is {self.window}; it must be two ranks, the first below the last")
-        if self.miner not in get_args(Miner):
-            raise ValueError(f'miner is "{self.miner}"; it must be one of {", ".join(get_args(Miner))}')
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(map(str, known))}')
+        for name in ("margin", "weight_decay", "warm_up", "relative_margin", "duplicate_share"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")
         if self.loss not in TRIPLET_LOSSES and self.miner not in ("curriculum", "all"):
             raise ValueError(f"miner {self.miner} chooses triplets, which the loss {self.loss} does not take; use all")
 

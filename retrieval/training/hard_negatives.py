@@ -14,6 +14,7 @@ from indexer.store import IndexStore
 _ROWS_AT_ONCE = 2048
 _MOST_SUSPECTS = 200
 _RANDOM_PAIRS = 4096
+_ROOM_FOR_SUSPECTS = 32  # of one picture; with more than that, its window is short
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def mine_from_index(
     """
     first, last = window
     largest_class = int(np.bincount(labels).max(initial=0))
-    k = min(len(labels), largest_class + last + 1)  # its own class may fill the first ranks
+    # Its own class may fill the first ranks, and suspects are passed over.
+    k = min(len(labels), largest_class + last + _ROOM_FOR_SUSPECTS)
     duplicate_score = _duplicate_score(embeddings, duplicate_share)
     mined = np.full((len(labels), last - first), -1, np.int64)
     found: dict[tuple[int, int], float] = {}

@@ -38,6 +38,7 @@ def open_network(config: TrainConfig) -> TwinEncoder:
     if (wanted.pooling == "native") != (twin.config.pooling == "native"):
         backbone = build_backbone(wanted.architecture, wanted.pooling)
         backbone.load_state_dict(twin.backbone.state_dict())
+        _check_map(backbone, wanted)
     fresh = TwinEncoder(dataclasses.replace(wanted, name=name), backbone)
     if wanted.pooling == twin.config.pooling:
         fresh.pooling.load_state_dict(twin.pooling.state_dict())  # its learned exponent
@@ -85,6 +86,15 @@ def _wanted(start: ModelConfig, config: TrainConfig) -> ModelConfig:
     if pooling != start.pooling and "native" in (pooling, start.pooling) and not start.architecture.startswith("timm/"):
         raise TrainingError(f"{start.name} pools by itself; --pooling {pooling} needs one of timm's models")
     return dataclasses.replace(start, pooling=pooling, projection_dim=config.dim)
+
+
+def _check_map(backbone: nn.Module, config: ModelConfig) -> None:
+    """Refuse to pool what is no map: transformers yield a sequence."""
+    side = config.preprocessing.input_px
+    with torch.inference_mode():
+        found = backbone.eval()(torch.zeros(1, 3, side, side))
+    if found.ndim != 4:
+        raise TrainingError(f"{config.architecture} yields no map of features to pool; leave out --pooling")
 
 
 def _projection_of_start(config: TrainConfig) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from retrieval.encoder import tiny_cnn
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.training.config import TrainConfig
 
@@ -17,16 +18,16 @@ def make_optimiser(twin: TwinEncoder, others: Iterable[nn.Parameter], config: Tr
     """AdamW over backbone and head at their own rates; weight decay on matrices alone, not on norms and offsets.
 
     Args:
-        twin: its pooling and projection are the head; a network without either is trained at the head's rate.
+        twin: its pooling and projection are the head; a network that is trained from scratch is all head.
         others: parameters of the loss, trained at the head's rate without decay.
         config: the rates and the decay.
 
     Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
     """
-    has_head = any(not name.startswith("backbone.") for name, _ in twin.named_parameters())
+    is_from_scratch = twin.config.architecture == tiny_cnn.CONFIG.architecture
     parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in twin.named_parameters():
-        is_head = not has_head or not name.startswith("backbone.")
+        is_head = is_from_scratch or not name.startswith("backbone.")
         parts.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
+from retrieval.encoder import tiny_cnn
 from retrieval.encoder.checkpoint import ModelConfig, Pooling
 from retrieval.encoder.preprocess import Preprocessing
 from retrieval.encoder.twin import TwinEncoder
@@ -77,8 +78,13 @@ def test_a_learned_pooling_is_a_head_without_a_projection_too() -> None:
     assert set(rates.values()) == {1e-4}
 
 
-def test_a_network_without_a_head_learns_at_the_heads_rate() -> None:
+def test_a_trained_network_without_a_head_learns_at_the_backbones_rate() -> None:
     twin = make_twin("average", None)
+    assert {rate for rate, _ in settings_of(make_optimiser(twin, [], CONFIG), twin).values()} == {1e-4}
+
+
+def test_a_network_that_is_trained_from_scratch_learns_at_the_heads_rate() -> None:
+    twin = TwinEncoder(tiny_cnn.CONFIG, tiny_cnn.build())
     settings = settings_of(make_optimiser(twin, [], CONFIG), twin)
     assert {rate for rate, _ in settings.values()} == {1e-3}
     assert settings["backbone.0.weight"] == (1e-3, 0.05)

@@ -1,4 +1,4 @@
-"""What is trained on and what is measured: rid of what cannot be used, split the same way again, without a leak."""
+"""What is trained on, what is measured: read, rid of what cannot be used, split the same way again, without a leak."""
 
 import csv
 import dataclasses
