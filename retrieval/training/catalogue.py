@@ -1,5 +1,6 @@
 """The whole training set as the network last saw it: where hard negatives are mined, by way of an index."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from retrieval.training.hard_negatives import Suspect, mine_from_index
 from retrieval.training.objective import Mined
 from retrieval.training.samplers import Rows
 
-_EPOCHS_BEFORE = {"curriculum": 1, "index": 0}  # the miners that use the index, and how long they do without it
+_SHARE_BEFORE = {"curriculum": 0.5, "index": 0.0}  # the miners that use the index, and how long they do without it
 
 
 class Catalogue:
@@ -27,7 +28,7 @@ class Catalogue:
 
     def __init__(self, config: TrainConfig, labels: Rows, dim: int, device: torch.device) -> None:
         self.suspects: list[Suspect] = []
-        self.is_off = config.miner not in _EPOCHS_BEFORE or config.loss not in TRIPLET_LOSSES
+        self.is_off = config.miner not in _SHARE_BEFORE or config.loss not in TRIPLET_LOSSES
         self._config = config
         self._labels = labels
         self._embeddings = torch.zeros(len(labels), dim, device=device)
@@ -46,7 +47,7 @@ class Catalogue:
             epoch: that is about to begin, from 0.
             embed: (T, D) unit embeddings of the training pictures now.
         """
-        since = epoch - _EPOCHS_BEFORE.get(self._config.miner, 0)
+        since = epoch - math.ceil(self._config.epochs * _SHARE_BEFORE.get(self._config.miner, 0.0))
         if self.is_off or since < 0:
             self._negatives = None
             return

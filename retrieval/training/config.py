@@ -9,7 +9,7 @@ from retrieval.images import DecodeLimits
 from retrieval.training.augment import Augmentation
 from retrieval.training.distances import Distance
 
-TRIPLET_LOSSES = ("tuplet", "triplet", "soft_triplet")
+TRIPLET_LOSSES = ("proxy", "tuplet", "triplet", "soft_triplet")  # those that mined negatives are for
 PAIR_LOSSES = ("contrastive", "pair")
 Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_weighted"]
 Validation = Literal["classes", "pictures", "none"]
@@ -48,7 +48,7 @@ class TrainConfig:
         classes_per_batch, pictures_per_class: P and K of a batch.
         validation: what is held out, a manifest or folder to measure on, or "none".
         refit: train afresh on everything for as many epochs as were best.
-        backbone_rate, head_rate: full learning rates of AdamW.
+        backbone_rate, head_rate, loss_rate: full learning rates of AdamW; the last is of the loss's own parameters.
         weight_decay: L2 on matrices, decoupled.
         schedule: "plateau" cuts the rates when validation stalls, "cosine" lets them fall to the end.
         warm_up: epochs over which the rates rise.
@@ -80,7 +80,7 @@ class TrainConfig:
     from_model: str = DEFAULT_MODEL
     pooling: Literal["average", "gem"] | None = None
     dim: int | None = 256
-    loss: str = "tuplet"
+    loss: str = "proxy"
     miner: Miner = "curriculum"
     distance: Distance = "squared_euclidean"
     positives: Positives = "nearest"
@@ -93,6 +93,7 @@ class TrainConfig:
     refit: bool = True
     backbone_rate: float = 4e-4
     head_rate: float = 2e-3
+    loss_rate: float = 1e-2
     weight_decay: float = 1e-2
     schedule: Schedule = "plateau"
     warm_up: float = 1.0
@@ -123,7 +124,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} is {value}; it must be at least {low}")
-        for name in ("backbone_rate", "head_rate", "temperature", "clip"):
+        for name in ("backbone_rate", "head_rate", "loss_rate", "temperature", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.average < 1:

@@ -94,6 +94,47 @@ class TupletObjective(nn.Module):
         return Cost(mean(costs), _share(to_positive + config.margin > to_negatives.amin(dim=1)))
 
 
+class ProxyObjective(nn.Module):
+    """Every picture against a learned place for each class, and against its mined negatives.
+
+    A proxy is where a class's pictures are drawn to; so each step sees the whole catalogue, not the few classes of its
+    batch. Proxies begin as the classes' mean embeddings.
+
+    Args:
+        config: distance, margin, temperature and relative margin.
+        classes: C.
+        dim: D.
+
+    Source: Movshovitz-Attias et al. 2017, "No Fuss Distance Metric Learning using Proxies"; with temperature and unit
+    proxies as in Zhai and Wu 2019, "Classification is a Strong Baseline for Deep Metric Learning".
+    """
+
+    def __init__(self, config: TrainConfig, classes: int, dim: int) -> None:
+        super().__init__()
+        self._config = config
+        self.proxies = nn.Parameter(nn.functional.normalize(torch.randn(classes, dim), dim=1))
+
+    @torch.no_grad()
+    def start(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Put the proxies at the means of (N, D) embeddings of (N,) labels; classes without any stay at random."""
+        sums = torch.zeros_like(self.proxies).index_add_(0, labels, embeddings)
+        is_known = sums.norm(dim=1) > 0
+        self.proxies[is_known] = nn.functional.normalize(sums[is_known], dim=1)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined | None) -> Cost:
+        """Measure a batch; see the module."""
+        config = self._config
+        distances = distance_matrix(embeddings, nn.functional.normalize(self.proxies, dim=1), config.distance)
+        to_positive = distances.gather(1, labels[:, None]).squeeze(1)
+        to_negatives = distances.scatter(1, labels[:, None], math.inf)
+        if mined is not None:
+            beyond = _to_mined(embeddings, rows, mined, config.distance)
+            beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
+            to_negatives = torch.cat([to_negatives, beyond], dim=1)
+        costs = tuplet_loss(to_positive, to_negatives, margin=config.margin, temperature=config.temperature)
+        return Cost(mean(costs), _share(to_positive + config.margin > to_negatives.amin(dim=1)))
+
+
 class TripletObjective(nn.Module):
     """Triplets of the batch, chosen by a miner, and the same anchors and positives with every mined negative."""
 
@@ -201,6 +242,8 @@ def open_objective(config: TrainConfig, classes: int, dim: int, *, lists_pairs: 
     Raises:
         TrainingError: pytorch-metric-learning is not installed, or has no loss of that name.
     """
+    if config.loss == "proxy":
+        return ProxyObjective(config, classes, dim)
     if config.loss == "tuplet":
         return TupletObjective(config)
     if config.loss in TRIPLET_LOSSES:

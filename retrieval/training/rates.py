@@ -19,7 +19,7 @@ def make_optimiser(twin: TwinEncoder, others: Iterable[nn.Parameter], config: Tr
 
     Args:
         twin: its pooling and projection are the head; a network that is trained from scratch is all head.
-        others: parameters of the loss, trained at the head's rate without decay.
+        others: parameters of the loss, trained at a rate of their own without decay.
         config: the rates and the decay.
 
     Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
@@ -37,7 +37,7 @@ def make_optimiser(twin: TwinEncoder, others: Iterable[nn.Parameter], config: Tr
         }
         for (is_head, is_matrix), parameters in parts.items()
     ]
-    groups.append({"params": list(others), "lr": config.head_rate, "weight_decay": 0.0})
+    groups.append({"params": list(others), "lr": config.loss_rate, "weight_decay": 0.0})
     optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
     for group in optimiser.param_groups:
         group["full_rate"] = group["lr"]

@@ -26,7 +26,7 @@ from retrieval.training.hard_negatives import Suspect
 from retrieval.training.history import Epoch, Measures, Phase, best_epoch
 from retrieval.training.loader import BatchLoader
 from retrieval.training.network import needs_projection, open_network, start_projection
-from retrieval.training.objective import open_objective
+from retrieval.training.objective import ProxyObjective, open_objective
 from retrieval.training.precision import choose_precision
 from retrieval.training.progress import OnProgress, Tally, TrainProgress
 from retrieval.training.rates import Plateau, cosine_factor, make_optimiser, set_factor, warm_up_factor
@@ -87,13 +87,18 @@ class Trainer:
         self._objective = open_objective(
             config, len(training_set.pictures.names), dim, lists_pairs=self._pairs is not None
         )
+        self._objective.to(device)
         self._optimiser = make_optimiser(self._network, self._objective.parameters(), config)
         self._average = WeightAverage(self._network, config.average)
         self._plateau = Plateau(config.patience, _PLATEAU_CUT)
         self._catalogue = Catalogue(config, self._labels, dim, device)
         if (saved := load_state(folder)) is not None:
             self._restore(saved)
-        elif phase == "validation":
+            return
+        if isinstance(self._objective, ProxyObjective):
+            known = torch.from_numpy(self._embed_training_side()).to(device)
+            self._objective.start(known, torch.from_numpy(self._labels).to(device))
+        if phase == "validation":
             self.start = self.held_out.measure(self._network)
 
     @property

@@ -13,6 +13,8 @@ from retrieval.training.history import Measures
 from retrieval.training.loader import BatchLoader
 from retrieval.training.precision import Precision
 
+_LOOKED_AT = 16
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -37,9 +39,14 @@ class HeldOut:
         return embed_rows(twin.to(self.precision.device), self.loader, rows, self.precision)
 
     def measure(self, twin: TwinEncoder) -> Measures | None:
-        """Recall@1 and MAP@R; None where nothing is held out, or nothing of it has a positive."""
+        """Recall@1 and MAP@R; None where nothing is held out, or nothing of it has a positive.
+
+        Raises:
+            TrainingDiverged: the embeddings are no numbers any more; some are looked at even where nothing is held out.
+        """
         split, labels = self.training_set.split, self.training_set.pictures.labels
         if not len(split.validation_rows):
+            embed_rows(twin, self.loader, split.train_rows[:_LOOKED_AT], self.precision)
             return None
         queries, asked = self.embed(twin), labels[split.validation_rows]
         if split.kind == "classes":

@@ -25,7 +25,7 @@ from retrieval.training.rates import (
     warm_up_factor,
 )
 
-CONFIG = TrainConfig("shop", "model", backbone_rate=1e-4, head_rate=1e-3, weight_decay=0.05)
+CONFIG = TrainConfig("shop", "model", backbone_rate=1e-4, head_rate=1e-3, loss_rate=5e-3, weight_decay=0.05)
 PREPROCESSING = Preprocessing(input_px=8, resize_px=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
@@ -91,11 +91,11 @@ def test_a_network_that_is_trained_from_scratch_learns_at_the_heads_rate() -> No
     assert settings["backbone.0.bias"] == (1e-3, 0.0)
 
 
-def test_the_parameters_of_a_loss_learn_at_the_heads_rate_without_decay() -> None:
+def test_the_parameters_of_a_loss_learn_at_a_rate_of_their_own_without_decay() -> None:
     classifier = PairClassifier()
     group = make_optimiser(make_twin(), classifier.parameters(), CONFIG).param_groups[-1]
     assert [id(parameter) for parameter in group["params"]] == [id(each) for each in classifier.parameters()]
-    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.0)
+    assert (group["lr"], group["weight_decay"]) == (5e-3, 0.0)
 
 
 def test_a_factor_scales_the_full_rates_and_not_the_present_ones() -> None:
