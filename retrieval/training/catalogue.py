@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.training.config import TRIPLET_LOSSES, TrainConfig
+from retrieval.training.config import MINED_LOSSES, TrainConfig
 from retrieval.training.hard_negatives import Suspect, mine_from_index
 from retrieval.training.objective import Mined
 from retrieval.training.samplers import Rows
@@ -28,7 +28,7 @@ class Catalogue:
 
     def __init__(self, config: TrainConfig, labels: Rows, dim: int, device: torch.device) -> None:
         self.suspects: list[Suspect] = []
-        self.is_off = config.miner not in _SHARE_BEFORE or config.loss not in TRIPLET_LOSSES
+        self.is_off = config.miner not in _SHARE_BEFORE or config.loss not in MINED_LOSSES
         self._config = config
         self._labels = labels
         self._embeddings = torch.zeros(len(labels), dim, device=device)

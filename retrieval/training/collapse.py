@@ -36,6 +36,8 @@ def measure_spread(embeddings: NDArray[np.float32], labels: Rows) -> Spread:
         embeddings: (N, D) unit rows.
         labels: (N,).
     """
+    if not len(embeddings):
+        return Spread(0.0, 0.0)  # none is a unit vector: a dead network
     variance = 1.0 - float(np.square(embeddings.mean(axis=0, dtype=np.float64)).sum())
     random = np.random.default_rng(0)
     first, second = random.integers(0, len(labels), (2, _PAIRS))

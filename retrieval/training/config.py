@@ -9,8 +9,11 @@ from retrieval.images import DecodeLimits
 from retrieval.training.augment import Augmentation
 from retrieval.training.distances import Distance
 
-TRIPLET_LOSSES = ("proxy", "tuplet", "triplet", "soft_triplet")  # those that mined negatives are for
+MINED_LOSSES = ("proxy", "tuplet", "triplet", "soft_triplet")  # those that mined negatives are for
 PAIR_LOSSES = ("contrastive", "pair")
+# Where none is given. A learned place for each class needs none to set classes apart: all others repel at any distance.
+MARGINS = {"proxy": 0.0, "tuplet": 0.0, "soft_triplet": 0.0, "triplet": 0.2, "contrastive": 1.0}
+DEFAULT_DIM = 256
 Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_weighted"]
 Validation = Literal["classes", "pictures", "none"]
 Schedule = Literal["plateau", "cosine"]
@@ -36,13 +39,14 @@ class TrainConfig:
         out: the model directory to make.
         from_model: what to start from: a name, a model directory, or "tiny_cnn" to train that from scratch.
         pooling: of the backbone's map; None keeps the model's own.
-        dim: D, the length of an embedding; None leaves out the projection.
+        dim: D, the length of an embedding; None keeps the model's own projection, and gives a model without one, whose
+            features are longer, `DEFAULT_DIM`.
         loss: one of ours, or the name of one in pytorch-metric-learning.
         miner: which triplets of a batch are trained on; "index" adds negatives mined from an index of the whole
             training set, "curriculum" begins with all triplets of a batch and goes on to those.
         distance: that the loss is computed on.
         positives: of the tuplet loss: "nearest" asks that any picture of the product be near, "each" that all be.
-        margin: of the loss, in units of the distance.
+        margin: of the loss, in units of the distance; None takes that of `MARGINS`.
         temperature: of the soft margins, in units of the distance; small ones look at the hardest negative alone.
         epochs: at most.
         classes_per_batch, pictures_per_class: P and K of a batch.
@@ -79,12 +83,12 @@ class TrainConfig:
     out: str
     from_model: str = DEFAULT_MODEL
     pooling: Literal["average", "gem"] | None = None
-    dim: int | None = 256
+    dim: int | None = None
     loss: str = "proxy"
     miner: Miner = "curriculum"
     distance: Distance = "squared_euclidean"
     positives: Positives = "nearest"
-    margin: float = 0.2
+    margin: float | None = None
     temperature: float = 0.1
     epochs: int = 12
     classes_per_batch: int = 16
@@ -134,16 +138,25 @@ class TrainConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(map(str, known))}')
-        for name in ("margin", "weight_decay", "warm_up", "relative_margin", "duplicate_share"):
+        for name in ("loss_margin", "weight_decay", "warm_up", "relative_margin", "duplicate_share"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")
-        if self.loss not in TRIPLET_LOSSES and self.miner not in ("curriculum", "all"):
+        chooses = self.miner in ("semi_hard", "hard", "distance_weighted")
+        if (chooses and self.loss not in ("triplet", "soft_triplet")) or (
+            self.miner == "index" and self.loss not in MINED_LOSSES
+        ):
             raise ValueError(f"miner {self.miner} chooses triplets, which the loss {self.loss} does not take; use all")
+
+    @property
+    def loss_margin(self) -> float:
+        """The margin, where none is given that of the loss."""
+        return MARGINS.get(self.loss, 0.0) if self.margin is None else self.margin
 
     @property
     def run_dir(self) -> Path:
         """Where an unfinished run keeps its checkpoints, beside the model directory that it will become."""
-        return Path(f"{self.out}.run")
+        out = Path(self.out)
+        return out.with_name(f"{out.name}.run")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

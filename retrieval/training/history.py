@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+HISTORY_FILE = "metrics.jsonl"
 Phase = Literal["validation", "refit"]
 
 

@@ -11,7 +11,7 @@ from retrieval.encoder.checkpoint import ModelConfig
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.encoder.weights import build_backbone, load_twin
 from retrieval.errors import TrainingError
-from retrieval.training.config import TrainConfig
+from retrieval.training.config import DEFAULT_DIM, TrainConfig
 
 _WHITENING = -0.25  # power of the eigenvalues: between leaving them (0) and making them equal (-0.5)
 
@@ -85,7 +85,10 @@ def _wanted(start: ModelConfig, config: TrainConfig) -> ModelConfig:
     pooling = config.pooling or start.pooling
     if pooling != start.pooling and "native" in (pooling, start.pooling) and not start.architecture.startswith("timm/"):
         raise TrainingError(f"{start.name} pools by itself; --pooling {pooling} needs one of timm's models")
-    return dataclasses.replace(start, pooling=pooling, projection_dim=config.dim)
+    dim = config.dim or start.projection_dim or (DEFAULT_DIM if start.feature_dim > DEFAULT_DIM else None)
+    if dim is not None and dim > start.feature_dim:
+        raise TrainingError(f"{start.name} yields {start.feature_dim} values; --dim {dim} must not be more")
+    return dataclasses.replace(start, pooling=pooling, projection_dim=dim)
 
 
 def _check_map(backbone: nn.Module, config: ModelConfig) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retrieval.training.config import PAIR_LOSSES, TRIPLET_LOSSES, TrainConfig
+from retrieval.training.config import PAIR_LOSSES, TrainConfig
 from retrieval.training.distances import Distance, distance_matrix
 from retrieval.training.foreign_losses import open_foreign_loss
 from retrieval.training.losses import (
@@ -90,8 +90,8 @@ class TupletObjective(nn.Module):
             beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
             beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
             to_negatives = torch.cat([to_negatives, beyond], dim=1)
-        costs = tuplet_loss(to_positive, to_negatives, margin=config.margin, temperature=config.temperature)
-        return Cost(mean(costs), _share(to_positive + config.margin > to_negatives.amin(dim=1)))
+        costs = tuplet_loss(to_positive, to_negatives, margin=config.loss_margin, temperature=config.temperature)
+        return Cost(mean(costs), _share(to_positive + config.loss_margin > to_negatives.amin(dim=1)))
 
 
 class ProxyObjective(nn.Module):
@@ -131,8 +131,8 @@ class ProxyObjective(nn.Module):
             beyond = _to_mined(embeddings, rows, mined, config.distance)
             beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
             to_negatives = torch.cat([to_negatives, beyond], dim=1)
-        costs = tuplet_loss(to_positive, to_negatives, margin=config.margin, temperature=config.temperature)
-        return Cost(mean(costs), _share(to_positive + config.margin > to_negatives.amin(dim=1)))
+        costs = tuplet_loss(to_positive, to_negatives, margin=config.loss_margin, temperature=config.temperature)
+        return Cost(mean(costs), _share(to_positive + config.loss_margin > to_negatives.amin(dim=1)))
 
 
 class TripletObjective(nn.Module):
@@ -157,14 +157,14 @@ class TripletObjective(nn.Module):
             of_positive = distances[anchors, positives]
             kept = beyond.isfinite() & _is_trusted(beyond, of_positive, config.relative_margin)
             loss = loss + self._reduced(self._losses(of_positive[:, None].expand_as(beyond)[kept], beyond[kept]))
-        return Cost(loss, _share(to_positive + config.margin > to_negative))
+        return Cost(loss, _share(to_positive + config.loss_margin > to_negative))
 
     def _losses(self, to_positive: Tensor, to_negative: Tensor) -> Tensor:
         config = self._config
         if config.loss == "triplet":
-            return triplet_loss(to_positive, to_negative, margin=config.margin)
+            return triplet_loss(to_positive, to_negative, margin=config.loss_margin)
         scale = config.temperature
-        return scale * triplet_loss((to_positive + config.margin) / scale, to_negative / scale, soft=True)
+        return scale * triplet_loss((to_positive + config.loss_margin) / scale, to_negative / scale, soft=True)
 
     def _reduced(self, costs: Tensor) -> Tensor:
         return mean_of_active(costs) if self._config.loss == "triplet" else mean(costs)
@@ -174,7 +174,7 @@ class TripletObjective(nn.Module):
         if miner == "hard":
             return mine_hard(distances, labels)
         if miner == "semi_hard":
-            return mine_semi_hard(distances, labels, margin=self._config.margin)
+            return mine_semi_hard(distances, labels, margin=self._config.loss_margin)
         if miner == "distance_weighted":
             euclidean = distance_matrix(embeddings, embeddings, "euclidean")
             self._generator.manual_seed(int(rows.sum()) + self._config.seed)  # a resumed run draws the same
@@ -210,7 +210,7 @@ class PairObjective(nn.Module):
     def cost_of(self, distances: Tensor, is_similar: Tensor) -> Cost:
         """The cost of (M,) Euclidean distances of pairs, (M,) bool similar or not."""
         if self.classifier is None:
-            costs = contrastive_loss(distances, is_similar, margin=self._config.margin)
+            costs = contrastive_loss(distances, is_similar, margin=self._config.loss_margin)
         else:
             costs = pair_loss(distances, is_similar, slope=self.classifier.slope, offset=self.classifier.offset)
         # There are many more different pairs than similar ones: both kinds weigh alike.
@@ -246,7 +246,7 @@ def open_objective(config: TrainConfig, classes: int, dim: int, *, lists_pairs: 
         return ProxyObjective(config, classes, dim)
     if config.loss == "tuplet":
         return TupletObjective(config)
-    if config.loss in TRIPLET_LOSSES:
+    if config.loss in ("triplet", "soft_triplet"):
         return TripletObjective(config)
     if config.loss in PAIR_LOSSES:
         return PairObjective(config, is_listed=lists_pairs)

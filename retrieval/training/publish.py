@@ -19,12 +19,11 @@ from retrieval.evaluation.summary import Evaluated, summarised
 from retrieval.results import Failure, ModelInfo, TrainingReport
 from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import SPLIT_FILE, TrainingSet
-from retrieval.training.history import Epoch, write_history
+from retrieval.training.history import HISTORY_FILE, Epoch, write_history
 from retrieval.training.trainer import Trainer
 
 CARD_FILE = "README.md"
 SETTINGS_FILE = "training.json"
-METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
 CURVES_FILE = "curves.png"
 AUGMENTED_FILE = "augmented.png"
@@ -70,7 +69,7 @@ def publish(trained: Trained) -> None:
         trained.training_set.split.save(out / SPLIT_FILE, trained.training_set.pictures)
         values = {"settings": trained.config.to_dict(), "report": trained.report.to_dict()}
         (out / SETTINGS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-        write_history(trained.history, out / METRICS_FILE)
+        write_history(trained.history, out / HISTORY_FILE)
         (out / CARD_FILE).write_text(_card(trained), "utf-8")
         _draw(trained, out)
     except OSError as error:

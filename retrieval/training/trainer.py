@@ -1,5 +1,6 @@
 """The training loop: batches, losses, steps, validation, checkpoints; `Trainer.run` reads from top to bottom."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from retrieval.training.dataset import TrainingSet
 from retrieval.training.depthwise import speed_up_depthwise
 from retrieval.training.embedding import embed_rows, features_of_rows
 from retrieval.training.hard_negatives import Suspect
-from retrieval.training.history import Epoch, Measures, Phase, best_epoch
+from retrieval.training.history import HISTORY_FILE, Epoch, Measures, Phase, best_epoch, write_history
 from retrieval.training.loader import BatchLoader
 from retrieval.training.network import needs_projection, open_network, start_projection
 from retrieval.training.objective import ProxyObjective, open_objective
@@ -65,6 +66,7 @@ class Trainer:
     ) -> None:
         self.history: list[Epoch] = []
         self.start: Measures | None = None
+        self._notes: list[str] = []  # for the epoch that is at work
         self._config, self._folder, self._phase, self._epochs = config, folder, phase, epochs
         self._factors, self._on_progress = factors, on_progress
         self._precision = choose_precision(config)
@@ -240,7 +242,9 @@ class Trainer:
     def _finish_epoch(self, tally: Tally, started_s: float) -> None:
         """Watch for collapse, measure, note it all down, keep the best, save the state."""
         spread = measure_spread(*self._catalogue.seen())
-        notes = self._watch(spread)
+        if spread.is_collapsed:
+            self._soften(spread)
+            return
         measures = self.held_out.measure(self._average.network)
         best = best_epoch(self.history)
         former = None if best is None else best.measures
@@ -258,7 +262,7 @@ class Trainer:
             random_distance=spread.random_distance,
             is_best=is_best,
             seconds=time.perf_counter() - started_s,
-            notes=notes,
+            notes=self._notes,
         )
         if measures is not None:
             self._plateau.observe(measures.score)
@@ -271,21 +275,22 @@ class Trainer:
                 "free some space and run the same command with --resume"
             ) from error
         self.history.append(epoch)
+        self._notes = []
         self._save()
 
-    def _watch(self, spread: Spread) -> list[str]:
-        """Go on with softer mining, once, or stop, if the embeddings have collapsed."""
-        if not spread.is_collapsed:
-            return []
+    def _soften(self, spread: Spread) -> None:
+        """The embeddings have collapsed: go back an epoch and on without mined negatives, once, or stop."""
         apart = f"variance {spread.variance:.3f}, random pairs {spread.random_distance:.3f} apart"
         found = f"the embeddings collapsed in epoch {len(self.history) + 1} ({apart})"
-        if self._config.miner != "curriculum" or self._catalogue.is_off:
+        saved = load_state(self._folder)
+        if self._config.miner != "curriculum" or self._catalogue.is_off or saved is None:
             raise TrainingCollapsed(
                 f"{found} with miner {self._config.miner}; use --miner semi_hard or all, a smaller --margin, or lower "
                 "--rates; what was saved before is untouched"
             )
+        self._restore(saved)
         self._catalogue.is_off = True
-        return [f"{found}; going on without mined negatives"]
+        self._notes = [f"{found}; that epoch was done again without mined negatives"]
 
     def _has_stalled(self) -> bool:
         best = best_epoch(self.history)
@@ -314,6 +319,8 @@ class Trainer:
             "suspects": [[one.row, one.other, one.score] for one in self.suspects],
         }
         save_state(self._folder, SavedState(tensors, values))
+        with contextlib.suppress(OSError):  # for whoever follows the run; the state has it all
+            write_history(self.history, self._folder / HISTORY_FILE)
 
     def _restore(self, saved: SavedState) -> None:
         values, now = saved.values, self._network.config
