@@ -109,7 +109,7 @@ class TrainConfig:
     freeze_backbone: bool = False
     train_px: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
-    mine_every: int = 2
+    mine_every: int = 1
     window: tuple[int, int] = (0, 64)
     relative_margin: float = 0.5
     duplicate_share: float = 0.02
@@ -160,4 +160,4 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"window": list(self.window)}
+        return asdict(self) | {"window": list(self.window), "margin": self.loss_margin}

@@ -306,7 +306,7 @@ def test_there_must_be_something_to_resume(run: Train, few: Path, out: Path) -> 
 
 def test_other_settings_do_not_resume_a_run(again: Train, unfinished: Path) -> None:
     done = again("--resume", "--margin", "0.5")
-    assert_refused(done, str(unfinished), "has margin 0.2, this command 0.5", "repeat the former settings")
+    assert_refused(done, str(unfinished), "has margin 0.0, this command 0.5", "repeat the former settings")
 
 
 def test_other_pictures_do_not_resume_a_run(run: Train, shop: Path, tmp_path: Path, unfinished: Path) -> None:

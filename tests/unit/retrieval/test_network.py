@@ -104,15 +104,32 @@ def test_a_new_head_is_drawn_from_the_seed(tmp_path: Path) -> None:
     assert not is_same_state(first, other)
 
 
-def test_without_a_length_there_is_no_head(tmp_path: Path) -> None:
-    make_model(tmp_path / "shop")
+@pytest.mark.parametrize("projection_dim", [16, None])
+def test_without_a_length_a_model_keeps_the_head_that_it_has(tmp_path: Path, projection_dim: int | None) -> None:
+    saved = make_model(tmp_path / "shop", projection_dim=projection_dim)
     config = starting_from(tmp_path / "shop", dim=None)
 
     twin = open_network(config)
 
-    assert isinstance(twin.projection, nn.Identity)
-    assert twin.config.dim == 256
+    assert twin.config.projection_dim == projection_dim
+    assert is_same_state(twin, saved)
     assert not needs_projection(twin, config)
+
+
+def test_without_a_length_a_model_of_long_features_gets_a_head_of_256() -> None:
+    config = starting_from("efficientnet_lite0", dim=None)
+
+    twin = open_network(config)
+
+    assert twin.config.projection_dim == 256
+    assert needs_projection(twin, config)
+
+
+def test_a_head_longer_than_the_features_is_refused(tmp_path: Path) -> None:
+    make_model(tmp_path / "shop")
+
+    with pytest.raises(TrainingError, match="shop yields 256 values; --dim 300 must not be more"):
+        open_network(starting_from(tmp_path / "shop", dim=300))
 
 
 def test_a_trained_head_is_kept_in_a_directory_named_like_a_packaged_backbone(tmp_path: Path) -> None:
