@@ -17,7 +17,8 @@ from indexer.vectors import Vectors
 from retrieval.encoder.runtime import Encoder
 from retrieval.errors import GalleryError, LabelsMissing
 from retrieval.gallery.datasets import detect_layout
-from retrieval.gallery.labelled import LabelledPictures, label_of, number_classes, read_labelled
+from retrieval.gallery.labelled import LabelledPictures, label_of, number_classes
+from retrieval.gallery.sources import read_labelled
 from retrieval.images import DecodeLimits
 from retrieval.pipeline import Embedded, embed
 from retrieval.records import Box, ImageRecord, Skipped

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import PictureError, TrainingError
-from retrieval.gallery.labelled import LabelledPictures, join, read_labelled
+from retrieval.gallery.labelled import LabelledPictures, join
 from retrieval.gallery.pairs import LabelledPairs, is_pairs_manifest, read_pairs
+from retrieval.gallery.sources import read_labelled
 from retrieval.images import DecodeLimits, decode
 from retrieval.records import ImageRecord, Skipped
 from retrieval.threads import thread_budget

@@ -11,7 +11,7 @@ import scipy.io
 import pictures
 from retrieval.errors import GalleryError, ManifestError
 from retrieval.gallery.datasets import detect_layout, read_layout
-from retrieval.gallery.labelled import read_labelled
+from retrieval.gallery.sources import read_labelled
 
 BIRDS = {1: "001.Black_footed_Albatross", 100: "100.Brown_Pelican", 101: "101.White_Pelican", 200: "200.Yellowthroat"}
 CARS = {1: "AM General Hummer SUV 2000", 98: "Ferrari 458 2012", 99: "Fisker Karma 2012", 196: "smart fortwo 2012"}

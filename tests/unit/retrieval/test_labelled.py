@@ -10,7 +10,8 @@ import pytest
 
 import pictures
 from retrieval.errors import GalleryError, LabelsMissing, ManifestError
-from retrieval.gallery.labelled import LabelledPictures, join, label_of, read_labelled
+from retrieval.gallery.labelled import LabelledPictures, join, label_of
+from retrieval.gallery.sources import read_labelled
 from retrieval.records import ImageRecord
 
 

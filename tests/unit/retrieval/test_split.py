@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import pictures
 from retrieval.errors import LabelConflict, TrainingError
-from retrieval.gallery.labelled import LabelledPictures, join, number_classes, read_labelled
+from retrieval.gallery.labelled import LabelledPictures, join, number_classes
+from retrieval.gallery.sources import read_labelled
 from retrieval.records import Box, ImageRecord
 from retrieval.training.split import (
     Split,
