@@ -10,7 +10,7 @@ import pytest
 
 from retrieval.images import DecodeLimits
 from retrieval.training.augment import Augmentation
-from retrieval.training.config import TrainConfig
+from retrieval.training.config import MARGINS, TrainConfig
 
 CONFIG = TrainConfig("shop", "models/shop")
 
@@ -82,7 +82,13 @@ def test_an_unfinished_run_lies_beside_the_model() -> None:
 
 def test_every_setting_can_be_written_as_json_and_read_back() -> None:
     config = dataclasses.replace(
-        CONFIG, window=(3, 9), dim=None, augmentation=Augmentation(flip=0.0), limits=DecodeLimits(7.0), train_px=128
+        CONFIG,
+        margin=0.3,
+        window=(3, 9),
+        dim=None,
+        augmentation=Augmentation(flip=0.0),
+        limits=DecodeLimits(7.0),
+        train_px=128,
     )
 
     plain = json.loads(json.dumps(config.to_dict()))
@@ -98,3 +104,10 @@ def test_every_setting_can_be_written_as_json_and_read_back() -> None:
         }
     )
     assert rebuilt == config
+
+
+def test_the_margin_is_that_of_the_loss_unless_one_is_given() -> None:
+    assert TrainConfig("shop", "model", loss="triplet").loss_margin == MARGINS["triplet"] > 0
+    assert TrainConfig("shop", "model", loss="proxy").loss_margin == 0.0
+    assert TrainConfig("shop", "model", loss="triplet", margin=0.0).loss_margin == 0.0
+    assert TrainConfig("shop", "model", loss="triplet").to_dict()["margin"] == MARGINS["triplet"]
