@@ -1,12 +1,15 @@
-"""Makers of labelled folders to train on: many views of the things of the demo gallery, the same ones every time."""
+"""What trainings in tests start from: folders of many views of the demo gallery's things, and quick settings."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import pictures
+from retrieval.training import Augmentation, TrainConfig
 
 _PICTURE = "noto.png"
 _SIDE_PX = 80
@@ -37,3 +40,19 @@ def write_views(
             turned = upright.rotate(float(angle), Image.Resampling.BICUBIC, fillcolor="white")
             turned.save(folder / thing / f"{view}.png")
     return folder
+
+
+def quick(source: Path, out: Path, **changes: Any) -> TrainConfig:
+    """One epoch, some tenths of a second."""
+    config = TrainConfig(
+        str(source),
+        str(out),
+        from_model="tiny_cnn",
+        epochs=1,
+        classes_per_batch=4,
+        pictures_per_class=4,
+        head_rate=1e-3,
+        refit=False,
+        augmentation=Augmentation(crop_area=0.7, rotation_degrees=180),
+    )
+    return dataclasses.replace(config, **changes)

@@ -77,11 +77,11 @@ def command(
     with (
         StopRequest() as stop,
         make(index_dir, device=device, threads=threads, batch_size=batch_size, limits=limits, **options) as engine,
-        ProgressLine() as progress,
+        ProgressLine(shows_time_left=True) as progress,
     ):
 
         def on_progress(state: Progress) -> None:
-            progress.show(state)
+            progress.show("indexing", state.done, state.total, _speed(state))
             stop.check()
 
         try:
@@ -103,6 +103,12 @@ def command(
             ctx.exit(INTERRUPTED)
     _print(report, index_dir, as_json)
     return NEWLY_SKIPPED if report.has_new_skips else 0
+
+
+def _speed(progress: Progress) -> str:
+    speed = progress.done / progress.seconds if progress.seconds else 0.0
+    left_s = (progress.total - progress.done) / speed if speed else 0.0
+    return f"{speed:.0f} images/s, {left_s:.0f} s left, {progress.skipped} skipped"
 
 
 def _print(report: IndexReport, index_dir: Path, as_json: bool) -> None:

@@ -49,7 +49,7 @@ def command(
     allow_truncated: bool,
     as_json: bool,
 ) -> None:
-    """Say how alike pictures A and B are, and how probable it is that they show the same product.
+    r"""Say how alike pictures A and B are, and how probable it is that they show the same product.
 
     The probability needs a model that `retrieve train` has calibrated: among hits of a search like this pair, it is
     the share that show the product searched for.
@@ -60,7 +60,7 @@ def command(
       retrieve match ours.jpg theirs.jpg --model shop-model --threshold 0.01 --json
 
     Exit codes: 0 done, whatever the answer, 1 failed, 2 usage.
-    """  # noqa: D301 - click wants the backspace character itself
+    """
     if model is not None and context.get_parameter_source("index_dir") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--model and --index exclude each other: an index brings its own model")
     limits = DecodeLimits(max_megapixels, allow_truncated)

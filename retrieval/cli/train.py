@@ -1,27 +1,22 @@
 """`retrieve train`: teach an encoder what "the same product" means in this catalogue."""
 
-import sys
-import time
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from retrieval.cli.common import device_option, json_option, on_one_line, picture_limit_options, print_json
+from retrieval.cli.progress import ProgressLine
 from retrieval.cli.stopping import INTERRUPTED, StopRequest
 from retrieval.encoder.backbones import DEFAULT_MODEL
 from retrieval.images import DecodeLimits
 from retrieval.results import TrainingReport
 
 if TYPE_CHECKING:
-    import rich.progress
-
     from retrieval.training import TrainProgress
 
 NEWLY_SKIPPED = 3
-_LINE_EVERY_S = 5.0
 _SHOWN_SKIPS = 20
 _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, saturation, hue_degrees, flip"
 
@@ -112,10 +107,10 @@ def command(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with StopRequest() as stop, _EpochLine() as line:
+    with StopRequest() as stop, ProgressLine() as line:
 
         def on_progress(state: "TrainProgress") -> None:
-            line.show(state)
+            _show(line, state)
             stop.check()
 
         try:
@@ -169,55 +164,12 @@ def _print(report: TrainingReport, as_json: bool) -> None:
     )
 
 
-class _EpochLine:
-    """Shows `TrainProgress` on standard error: a bar on a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._shown_s = time.monotonic()
-        self._bar: rich.progress.Progress | None = None
-        self._task: rich.progress.TaskID | None = None
-
-    def show(self, state: "TrainProgress") -> None:
-        """Show the state, as often as is of use."""
-        found = "" if state.recall_at_1 is None else f", Recall@1 {state.recall_at_1:.3f}"
-        active = "" if state.active != state.active else f", active {state.active:.0%}"
-        told = (
-            f"loss {state.loss:.3f}{active}, {state.images_per_second:.0f} images/s{found}, "
-            f"{state.seconds_left / 60:.0f} min left"
-        )
-        title = f"{'refit ' if state.phase == 'refit' else ''}epoch {state.epoch}/{state.epochs}"
-        if sys.stderr.isatty():
-            self._show_bar(state, title, told)
-        elif time.monotonic() - self._shown_s >= _LINE_EVERY_S:
-            self._shown_s = time.monotonic()
-            click.echo(f"{title}: {state.done}/{state.total} pictures, {told}", err=True)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _show_bar(self, state: "TrainProgress", title: str, told: str) -> None:
-        if self._bar is None or self._task is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[told]}"),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(title, told="")
-            self._bar.start()
-        self._bar.update(self._task, description=title, completed=state.done, total=state.total, told=told)
+def _show(line: ProgressLine, state: "TrainProgress") -> None:
+    found = "" if state.recall_at_1 is None else f", Recall@1 {state.recall_at_1:.3f}"
+    active = "" if state.active != state.active else f", active {state.active:.0%}"
+    told = (
+        f"loss {state.loss:.3f}{active}, {state.images_per_second:.0f} images/s{found}, "
+        f"{state.seconds_left / 60:.0f} min left"
+    )
+    title = f"{'refit ' if state.phase == 'refit' else ''}epoch {state.epoch}/{state.epochs}"
+    line.show(title, state.done, state.total, told, line_title=f"{title}: ")

@@ -1,6 +1,6 @@
 """Which pictures stand together in a batch?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,18 +46,13 @@ def groups_of_classes(labels: NDArray[np.int64], size: int, random: np.random.Ge
     return [groups[at] for at in random.permutation(len(groups))]
 
 
-def batches_of_groups(
-    groups: Sequence[Rows], labels: NDArray[np.int64], classes: int, alike: Mapping[int, Sequence[int]] | None = None
-) -> list[Rows]:
+def batches_of_groups(groups: Sequence[Rows], labels: NDArray[np.int64], classes: int) -> list[Rows]:
     """Gather groups into batches of P different classes.
 
     Args:
         groups: as `groups_of_classes` deals them; each is used once.
         labels: (N,) class numbers.
         classes: P, groups in a batch.
-        alike: for a class, those that it is confused with, most confused first. Where given, a batch is a
-            neighbourhood: it is filled with groups of classes that its first ones are confused with, as long as such
-            groups are left.
 
     Returns:
         Batches of (P * K,) rows. What would not fill a batch of two classes is left out; the last may be smaller.
@@ -71,8 +66,7 @@ def batches_of_groups(
     batches = []
     while waiting:
         # The longest queues first would sort classes by size; the dealt order keeps them mixed.
-        firsts = list(dict.fromkeys(label for label in order if label in waiting))
-        chosen = _neighbourhood(firsts, classes, alike or {})
+        chosen = list(dict.fromkeys(order))[:classes]
         if len(chosen) < 2:
             break  # one class alone has no negatives
         batches.append(np.concatenate([waiting[label].pop() for label in chosen]))
@@ -81,18 +75,6 @@ def batches_of_groups(
             if not waiting[label]:
                 del waiting[label]
     return batches
-
-
-def _neighbourhood(candidates: Sequence[int], count: int, alike: Mapping[int, Sequence[int]]) -> list[int]:
-    """The first candidate, those that it is confused with, then the next candidate and its likes, and so on."""
-    at_hand, chosen = set(candidates), dict[int, None]()
-    for label in candidates:
-        for one in (label, *alike.get(label, ())):
-            if one in at_hand and len(chosen) < count:
-                chosen[one] = None
-        if len(chosen) == count:
-            break
-    return list(chosen)
 
 
 def rows_of_classes(labels: NDArray[np.int64]) -> dict[int, Rows]:

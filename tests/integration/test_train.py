@@ -28,11 +28,11 @@ from retrieval.encoder.preprocess import preprocess
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.evaluation.metrics import score_ranking
 from retrieval.images import decode
-from retrieval.training import Augmentation, TrainConfig, TrainProgress, train
+from retrieval.training import TrainProgress, train
 from retrieval.training.distances import distance_matrix
 from retrieval.training.losses import triplet_loss
 from retrieval.training.miners import mine_all
-from training_pictures import things_of, write_views
+from training_pictures import quick, things_of, write_views
 
 FILES = {
     "README.md",
@@ -54,22 +54,6 @@ def of_the_start(seed: int = 0) -> TwinEncoder:
     """The network that a training of `tiny_cnn` starts from."""
     torch.manual_seed(seed)
     return TwinEncoder(tiny_cnn.CONFIG, tiny_cnn.build())
-
-
-def quick(source: Path, out: Path, **changes: Any) -> TrainConfig:
-    """One epoch, some tenths of a second."""
-    config = TrainConfig(
-        str(source),
-        str(out),
-        from_model="tiny_cnn",
-        epochs=1,
-        classes_per_batch=4,
-        pictures_per_class=4,
-        head_rate=1e-3,
-        refit=False,
-        augmentation=Augmentation(crop_area=0.7, rotation_degrees=180),
-    )
-    return dataclasses.replace(config, **changes)
 
 
 def metrics(model: Path) -> list[dict[str, Any]]:

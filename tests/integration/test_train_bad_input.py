@@ -1,7 +1,6 @@
 """What is wrong with a training is one line with the remedy, and no good model is ever lost to it."""
 
 import csv
-import dataclasses
 import json
 import logging
 import math
@@ -18,16 +17,17 @@ from typing import Any
 import pytest
 
 import pictures
-import retrieval.cli.train
+import retrieval.cli.progress
 import retrieval.training.publish
 import retrieval.training.run
 import retrieval.training.trainer
 from commands import RETRIEVE, assert_one_line, retrieve_unprivileged
+from full_disk import files_limited_to
 from retrieval.cli import main
 from retrieval.encoder.checkpoint import load_checkpoint
 from retrieval.errors import TrainingDiverged, TrainingError
-from retrieval.training import Augmentation, TrainConfig, TrainProgress, train
-from training_pictures import things_of, write_views
+from retrieval.training import TrainConfig, TrainProgress, train
+from training_pictures import quick, things_of, write_views
 
 TINY = ("--from", "tiny_cnn", "--batch", "4", "4", "--no-refit")
 ONE_EPOCH = (*TINY, "--epochs", "1")
@@ -46,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     A training that takes long says how far it is, which would be further lines.
     """
-    monkeypatch.setattr(retrieval.cli.train, "_LINE_EVERY_S", math.inf)
+    monkeypatch.setattr(retrieval.cli.progress, "LINE_EVERY_S", math.inf)
     monkeypatch.setattr(logging.getLogger("retrieval"), "handlers", [])
 
     def run_train(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -86,18 +86,7 @@ def assert_refused(done: "subprocess.CompletedProcess[str]", *told: str) -> None
 
 
 def settings(source: Path, out: Path, **changes: Any) -> TrainConfig:
-    config = TrainConfig(
-        str(source),
-        str(out),
-        from_model="tiny_cnn",
-        epochs=3,
-        classes_per_batch=4,
-        pictures_per_class=4,
-        head_rate=1e-5,
-        refit=False,
-        augmentation=Augmentation(crop_area=0.7, rotation_degrees=180),
-    )
-    return dataclasses.replace(config, **changes)
+    return quick(source, out, **{"epochs": 3, "head_rate": 1e-5} | changes)
 
 
 def losses(model: Path) -> list[float]:
@@ -386,17 +375,6 @@ def _lite0() -> Any:
 
 
 # No space left
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size_bytes`, which is what a full disk looks like from inside."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size_bytes", [1_000_000, 60_000_000], ids=["best model", "state"])

@@ -1,8 +1,5 @@
 """A disk that fills up stops what is being done, and costs nothing that was done."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,7 @@ import pytest
 import indexer.catalog
 import indexer.sealing
 import indexer.store
+from full_disk import files_limited_to
 from indexer.backup import backup
 from indexer.changes import Changes
 from indexer.errors import (
@@ -26,17 +24,6 @@ ROWS = unit_rows(40, 8, seed=0)
 def store(store: IndexStore) -> IndexStore:
     store.commit(Changes(puts=[put("a", ROWS[0])]))
     return store
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size_bytes`, which is what a full disk looks like from inside."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_fills_up_during_a_commit_loses_nothing_and_can_be_written_again(store: IndexStore) -> None:

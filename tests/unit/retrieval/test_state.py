@@ -2,9 +2,6 @@
 
 import json
 import re
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from full_disk import files_limited_to
 from retrieval.errors import TrainingDiverged, TrainingError
 from retrieval.training.state import (
     SavedState,
@@ -50,17 +48,6 @@ def assert_same(one: SavedState, other: SavedState) -> None:
     for name, tensor in one.tensors.items():
         assert tensor.dtype == other.tensors[name].dtype
         assert torch.equal(tensor, other.tensors[name]), name
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size_bytes`, which is what a full disk looks like from inside."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def tensor_file(folder: Path) -> Path:
