@@ -4,8 +4,9 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from retrieval.gallery.manifest import MANIFEST_SUFFIXES, read_manifest
+from retrieval.gallery.manifest import read_manifest
 from retrieval.gallery.scan import scan_folder
+from retrieval.gallery.tables import MANIFEST_SUFFIXES
 from retrieval.records import Listing
 
 __all__ = ["read_gallery", "read_manifest", "scan_folder"]

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from retrieval.gallery.scan import PICTURE_SUFFIXES
-from retrieval.gallery.tables import Table
+from retrieval.gallery.tables import FLAGS, Table
 from retrieval.records import Box
 
 # Google Vision Product Search, bulk import; the first five are required, the file has no header.
@@ -26,7 +26,6 @@ _GOOGLE_REQUIRED = 5
 # open-metric-learning, docs: "Dataset format"
 _OML_COLUMNS = frozenset(("path", "label", "split", "is_query", "is_gallery"))
 _OML_BOX = ("x_1", "x_2", "y_1", "y_2")
-_OML_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 class RowError(ValueError):
@@ -141,7 +140,7 @@ def _box_of_polygon(text: str) -> Box:
 
 def _flag(row: dict[str, Any], column: str) -> bool:
     value = row.get(column, False)
-    flag = value if isinstance(value, bool) else _OML_FLAGS.get(str(value).strip().lower())
+    flag = value if isinstance(value, bool) else FLAGS.get(str(value).strip().lower())
     if flag is None:
         raise RowError(f'{column} is "{value}"; it must be True, False or empty')
     return flag

@@ -23,10 +23,8 @@ from retrieval.gallery.foreign import (
     local_path,
     open_metric_learning_row,
 )
-from retrieval.gallery.tables import Table, read_cells, read_jsonl, read_parquet, table_of_cells
+from retrieval.gallery.tables import MANIFEST_SUFFIXES, Table, read_table, table_of_cells
 from retrieval.records import Box, ImageRecord, Listing, Skipped
-
-MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 _OUR_COLUMNS = ("path", "key", "product_id", "label", "box")
 
@@ -73,15 +71,13 @@ def read_manifest(path: str | os.PathLike[str], *, key_prefix: str = "") -> List
 
 
 def _read_table(source: Path) -> Table:
-    suffix = source.suffix.lower()
-    if suffix == ".csv":
-        cells = read_cells(source)
+    def of_cells(cells: list[tuple[int, list[str]]]) -> Table:
         return google_table(cells) if is_google(cells) else table_of_cells(source.name, cells)
-    if suffix in (".jsonl", ".ndjson"):
-        return read_jsonl(source)
-    if suffix == ".parquet":
-        return read_parquet(source)
-    raise GalleryError(f"{source} is neither a folder nor a manifest ({', '.join(MANIFEST_SUFFIXES)})")
+
+    table = read_table(source, of_cells)
+    if table is None:
+        raise GalleryError(f"{source} is neither a folder nor a manifest ({', '.join(MANIFEST_SUFFIXES)})")
+    return table
 
 
 def _check_columns(name: str, table: Table) -> None:

@@ -15,12 +15,10 @@ from retrieval.errors import GalleryError, ManifestError
 from retrieval.files import why_unreadable
 from retrieval.gallery.foreign import RowError, local_path
 from retrieval.gallery.labelled import find_picture
-from retrieval.gallery.manifest import MANIFEST_SUFFIXES
-from retrieval.gallery.tables import Table, read_cells, read_jsonl, read_parquet, table_of_cells
+from retrieval.gallery.tables import FLAGS, MANIFEST_SUFFIXES, Table, read_table, table_of_cells
 from retrieval.records import ImageRecord, Skipped
 
 _COLUMNS = ("anchor", "other", "similar")
-_CLAIMS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 @dataclass(frozen=True)
@@ -155,17 +153,15 @@ class _Gathered:
 
 
 def _read_table(source: Path) -> Table:
-    suffix = source.suffix.lower()
-    if suffix == ".csv":
-        cells = read_cells(source)
+    def of_cells(cells: list[tuple[int, list[str]]]) -> Table:
         if not cells:
             raise ManifestError(f"{source.name} is empty; its first line must name the columns {', '.join(_COLUMNS)}")
         return table_of_cells(source.name, cells)
-    if suffix in (".jsonl", ".ndjson"):
-        return read_jsonl(source)
-    if suffix == ".parquet":
-        return read_parquet(source)
-    raise GalleryError(f"{source} is no manifest ({', '.join(MANIFEST_SUFFIXES)})")
+
+    table = read_table(source, of_cells)
+    if table is None:
+        raise GalleryError(f"{source} is no manifest ({', '.join(MANIFEST_SUFFIXES)})")
+    return table
 
 
 def _check_columns(name: str, table: Table) -> None:
@@ -197,7 +193,7 @@ def _claim(row: dict[str, Any]) -> bool:
     value = row.get("similar")
     if value is None:
         raise RowError("similar is empty; write true or false, or remove the row")
-    claim = _CLAIMS.get(str(value).strip().lower())
+    claim = FLAGS.get(str(value).strip().lower())
     if claim is None:
         raise RowError(f'similar is "{value}"; it must be true, false, 1 or 0')
     return claim

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from typing import Any
 from retrieval.errors import ManifestError
 from retrieval.files import one_line
 
+MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 TEXT_COLUMNS = frozenset(
     ("path", "key", "product_id", "label", "box", "anchor", "other")
 )  # never read as numbers: "007" stays itself
+
+# How a column of yes and no is written, in lower case; pandas makes floats of one with missing values.
+FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 # Numbers as JSON writes them. Leading zeros and 20 digits are article numbers, which must not lose any.
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
@@ -33,6 +37,25 @@ class Table:
     unit: str
     columns: tuple[str, ...]
     rows: list[tuple[int, dict[str, Any]]]
+
+
+def read_table(path: Path, of_cells: Callable[[list[tuple[int, list[str]]]], Table]) -> Table | None:
+    """Read a manifest by what its suffix says it is; None where that is none of `MANIFEST_SUFFIXES`.
+
+    Args:
+        path: the file.
+        of_cells: makes a table of a CSV file's cells, as `read_cells` gives them.
+
+    Raises:
+        ManifestError: it is not what its suffix says.
+        OSError: it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return of_cells(read_cells(path))
+    if suffix in (".jsonl", ".ndjson"):
+        return read_jsonl(path)
+    return read_parquet(path) if suffix == ".parquet" else None
 
 
 def read_cells(path: Path) -> list[tuple[int, list[str]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from retrieval.encoder.backbones import DEFAULT_MODEL
+from retrieval.encoder.compiled import Precision
 from retrieval.images import DecodeLimits
 from retrieval.training.augment import Augmentation
 from retrieval.training.distances import Distance
@@ -18,7 +19,6 @@ Miner = Literal["curriculum", "index", "all", "semi_hard", "hard", "distance_wei
 Validation = Literal["classes", "pictures", "none"]
 Schedule = Literal["plateau", "cosine"]
 Positives = Literal["nearest", "each"]
-Precision = Literal["auto", "f32", "bf16"]
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "miner": get_args(Miner),

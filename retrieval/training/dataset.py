@@ -62,7 +62,7 @@ class TrainingSet:
 def open_training_set(config: TrainConfig) -> TrainingSet:
     """Read the source, set aside what cannot be read, and split it.
 
-    A split that was saved in the run's folder is used again. Every file is read once, for its hash.
+    A split that was saved in the run's folder is used again. Every file is read twice, to be decoded and to be hashed.
 
     Raises:
         GalleryError, LabelsMissing, ManifestError: the source cannot be used.
@@ -74,15 +74,13 @@ def open_training_set(config: TrainConfig) -> TrainingSet:
         named = read_labelled(config.source, allow_unlabelled=config.allow_unlabelled)
     else:
         named = classes_of(listed)
-    pictures, dropped, skipped = _readable(named, config)
-    hashes = content_hashes(pictures.records, config.threads)
+    pictures, hashes, dropped, skipped = _readable(named, config)
     if config.validation in get_args(Validation):
         split = _split(pictures, config.validation, hashes)
     else:
-        measured, _, more = _readable(read_labelled(config.validation, allow_unlabelled=True), config)
+        measured, more_hashes, _, more = _readable(read_labelled(config.validation, allow_unlabelled=True), config)
         split, skipped = split_file(pictures, measured), [*skipped, *more]
-        pictures = join(pictures, measured)
-        hashes = content_hashes(pictures.records, config.threads)
+        pictures, hashes = join(pictures, measured), [*hashes, *more_hashes]
     saved = config.run_dir / SPLIT_FILE
     if saved.is_file():
         split = Split.load(saved, pictures)
@@ -108,17 +106,18 @@ def _listed_pairs(listed: LabelledPairs, pictures: LabelledPictures, config: Tra
     return ListedPairs(first[kept], second[kept], listed.is_similar[kept])
 
 
-def _readable(pictures: LabelledPictures, config: TrainConfig) -> tuple[LabelledPictures, int, list[Skipped]]:
-    """The pictures that decode and whose labels agree, how many conflicts were dropped, and what was set aside."""
+def _readable(
+    pictures: LabelledPictures, config: TrainConfig
+) -> tuple[LabelledPictures, list[str | None], int, list[Skipped]]:
+    """The pictures that decode and whose labels agree, with their hashes; the number of conflicts; what was skipped."""
     with ThreadPoolExecutor(thread_budget(config.threads).decoding, thread_name_prefix="decode") as pool:
         reasons = list(pool.map(lambda record: _why_unusable(record, config.limits), pictures.records))
     unusable = [Skipped(record.key, reason) for record, reason in zip(pictures.records, reasons, strict=True) if reason]
     pictures = pictures.subset([row for row, reason in enumerate(reasons) if reason is None])
-    dropped = np.empty(0, np.int64)
-    if config.drop_conflicts:
-        dropped = conflicting_rows(pictures, content_hashes(pictures.records, config.threads))
+    hashes = content_hashes(pictures.records, config.threads)
+    dropped = conflicting_rows(pictures, hashes) if config.drop_conflicts else np.empty(0, np.int64)
     kept = np.setdiff1d(np.arange(len(pictures)), dropped)
-    return pictures.subset(kept), len(dropped), pictures.skipped + unusable
+    return pictures.subset(kept), [hashes[row] for row in kept], len(dropped), pictures.skipped + unusable
 
 
 def _why_unusable(record: ImageRecord, limits: DecodeLimits) -> str | None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from retrieval.encoder import tiny_cnn
 from retrieval.encoder.backbones import resolve_model
-from retrieval.encoder.checkpoint import ModelConfig
+from retrieval.encoder.checkpoint import ModelConfig, read_config
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.encoder.weights import build_backbone, load_twin
 from retrieval.errors import TrainingError
@@ -101,7 +101,5 @@ def _check_map(backbone: nn.Module, config: ModelConfig) -> None:
 
 
 def _projection_of_start(config: TrainConfig) -> int | None:
-    from retrieval.encoder.checkpoint import read_config
-
     folder = resolve_model(config.from_model).folder
     return None if folder is None else read_config(folder)[0].projection_dim

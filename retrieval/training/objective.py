@@ -32,6 +32,8 @@ from retrieval.training.miners import (
     mine_semi_hard,
 )
 
+_LEAST_SQUARED = 1e-12  # the square root has no gradient at 0
+
 
 class Cost(NamedTuple):
     """Of one batch.
@@ -86,12 +88,8 @@ class TupletObjective(nn.Module):
             anchors = near.isfinite().any(dim=1).nonzero().squeeze(1)
             to_positive = -config.temperature * (-near[anchors] / config.temperature).logsumexp(dim=1)
         to_negatives = distances.masked_fill(labels[:, None] == labels, math.inf)[anchors]
-        if mined is not None:
-            beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
-            beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
-            to_negatives = torch.cat([to_negatives, beyond], dim=1)
-        costs = tuplet_loss(to_positive, to_negatives, margin=config.loss_margin, temperature=config.temperature)
-        return Cost(mean(costs), _share(to_positive + config.loss_margin > to_negatives.amin(dim=1)))
+        beyond = None if mined is None else _to_mined(embeddings, rows, mined, config.distance)[anchors]
+        return _tuplet_cost(to_positive, to_negatives, beyond, config)
 
 
 class ProxyObjective(nn.Module):
@@ -127,12 +125,8 @@ class ProxyObjective(nn.Module):
         distances = distance_matrix(embeddings, nn.functional.normalize(self.proxies, dim=1), config.distance)
         to_positive = distances.gather(1, labels[:, None]).squeeze(1)
         to_negatives = distances.scatter(1, labels[:, None], math.inf)
-        if mined is not None:
-            beyond = _to_mined(embeddings, rows, mined, config.distance)
-            beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
-            to_negatives = torch.cat([to_negatives, beyond], dim=1)
-        costs = tuplet_loss(to_positive, to_negatives, margin=config.loss_margin, temperature=config.temperature)
-        return Cost(mean(costs), _share(to_positive + config.loss_margin > to_negatives.amin(dim=1)))
+        beyond = None if mined is None else _to_mined(embeddings, rows, mined, config.distance)
+        return _tuplet_cost(to_positive, to_negatives, beyond, config)
 
 
 class TripletObjective(nn.Module):
@@ -253,6 +247,15 @@ def open_objective(config: TrainConfig, classes: int, dim: int, *, lists_pairs: 
     return ForeignObjective(config, classes, dim)
 
 
+def _tuplet_cost(to_positive: Tensor, to_negatives: Tensor, beyond: Tensor | None, config: TrainConfig) -> Cost:
+    """The tuplet loss of (T,) positives against (T, M) negatives and, where there are any, (T, W) mined ones."""
+    if beyond is not None:
+        beyond = beyond.masked_fill(~_is_trusted(beyond, to_positive, config.relative_margin), math.inf)
+        to_negatives = torch.cat([to_negatives, beyond], dim=1)
+    costs = tuplet_loss(to_positive, to_negatives, margin=config.loss_margin, temperature=config.temperature)
+    return Cost(mean(costs), _share(to_positive + config.loss_margin > to_negatives.amin(dim=1)))
+
+
 def _positive_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of all anchors and their positives in the batch, (T,) each."""
     anchors, positives = (labels[:, None] == labels).fill_diagonal_(False).nonzero(as_tuple=True)
@@ -268,10 +271,8 @@ def _to_mined(embeddings: Tensor, rows: Tensor, mined: Mined, distance: Distance
 
 def _to_known_positives(embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined, distance: Distance) -> Tensor:
     """(N, T) distances of a batch to all other training pictures of its labels, infinite to the rest."""
-    apart = 2.0 - 2.0 * (embeddings @ mined.embeddings.T)  # squared, of unit rows
-    apart = apart.clamp(min=1e-12)
-    if distance != "squared_euclidean":
-        apart = apart.sqrt() if distance == "euclidean" else apart / 2
+    squared = (2.0 - 2.0 * (embeddings @ mined.embeddings.T)).clamp(min=_LEAST_SQUARED)  # of unit rows
+    apart = _of_squared(squared, distance)
     is_other = torch.arange(len(mined.labels), device=labels.device) != rows[:, None]
     return apart.masked_fill(~((labels[:, None] == mined.labels) & is_other), math.inf)
 
@@ -283,9 +284,13 @@ def _is_trusted(to_negatives: Tensor, to_positive: Tensor, relative_margin: floa
 
 def distance_between(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
     """Distances of unit vectors, row by row, any leading shape: (..., D) and (..., D) -> (...)."""
-    squared = (a - b).pow(2).sum(dim=-1)
+    return _of_squared((a - b).pow(2).sum(dim=-1), distance)
+
+
+def _of_squared(squared: Tensor, distance: Distance) -> Tensor:
+    """A distance of unit vectors, of their squared Euclidean one."""
     if distance == "euclidean":
-        return squared.clamp(min=1e-12).sqrt()
+        return squared.clamp(min=_LEAST_SQUARED).sqrt()
     return squared if distance == "squared_euclidean" else squared / 2
 
 

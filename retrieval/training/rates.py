@@ -77,8 +77,8 @@ class Plateau:
         patience: epochs without improvement that are let pass.
         factor: what the rate is then multiplied by.
 
-    Source: torch.optim.lr_scheduler.ReduceLROnPlateau, kept here as two plain numbers so that a run can be resumed
-    from JSON and its rates replayed.
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau; its state follows from the metrics so far, so a resumed run
+    observes those again.
     """
 
     def __init__(self, patience: int, factor: float) -> None:

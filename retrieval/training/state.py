@@ -28,7 +28,7 @@ class SavedState:
 
     Attributes:
         tensors: by name: "network.", "average.", "optimiser.", "objective." and "catalogue." in front.
-        values: JSON-plain: epoch, history, plateau and whatever else is no tensor.
+        values: JSON-plain: history and whatever else is no tensor.
     """
 
     tensors: Mapping[str, Tensor]
@@ -68,14 +68,12 @@ def save_state(folder: Path, state: SavedState) -> None:
         _write(folder / file, content)
         _write(folder / _INDEX, json.dumps(index).encode())
     except OSError as error:
+        in_force = (_INDEX, _named(folder))
         for path in folder.glob("state*"):
-            with contextlib.suppress(OSError):
-                if path.name not in (_INDEX, _named(folder)):
+            if path.name not in in_force:
+                with contextlib.suppress(OSError):
                     path.unlink()
-        raise TrainingError(
-            f"checkpoint {folder} cannot be written ({error.strerror or error}); the one before it is whole: free some "
-            "space and run the same command with --resume"
-        ) from error
+        raise unwritable_checkpoint(folder, error) from error
     for path in folder.glob("state-*"):
         if path.name != file:
             path.unlink(missing_ok=True)
@@ -113,6 +111,14 @@ def load_state(folder: Path) -> SavedState | None:
         return SavedState(load(content), values)
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f"checkpoint {folder / file} is damaged ({one_line(error)}); {remedy}") from error
+
+
+def unwritable_checkpoint(folder: Path, error: OSError) -> TrainingError:
+    """The error for a checkpoint, of whichever file, that the disk does not take."""
+    return TrainingError(
+        f"checkpoint {folder} cannot be written ({error.strerror or error}); the one before it is whole: free some "
+        "space and run the same command with --resume"
+    )
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

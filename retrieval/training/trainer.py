@@ -32,7 +32,14 @@ from retrieval.training.precision import choose_precision
 from retrieval.training.progress import OnProgress, Tally, TrainProgress
 from retrieval.training.rates import Plateau, cosine_factor, make_optimiser, set_factor, warm_up_factor
 from retrieval.training.samplers import Batch, Rows, batches_of_groups, groups_of_classes
-from retrieval.training.state import SavedState, load_state, optimiser_tensors, restore_optimiser, save_state
+from retrieval.training.state import (
+    SavedState,
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+    unwritable_checkpoint,
+)
 from retrieval.training.validation import HeldOut
 
 BEST_FOLDER = "best"
@@ -270,10 +277,7 @@ class Trainer:
             if is_best:
                 self._average.network.save(self._folder / BEST_FOLDER)
         except OSError as error:
-            raise TrainingError(
-                f"checkpoint {self._folder} cannot be written ({error.strerror or error}); the one before it is whole: "
-                "free some space and run the same command with --resume"
-            ) from error
+            raise unwritable_checkpoint(self._folder, error) from error
         self.history.append(epoch)
         self._notes = []
         self._save()
@@ -313,7 +317,6 @@ class Trainer:
             "architecture": self._network.config.to_dict(),
             "history": [epoch.to_dict() for epoch in self.history],
             "start": None if self.start is None else [self.start.recall_at_1, self.start.map_at_r],
-            "plateau": [self._plateau.factor, self._plateau.best, self._plateau.waited],
             "average_steps": self._average.steps,
             "is_catalogue_off": self._catalogue.is_off,
             "suspects": [[one.row, one.other, one.score] for one in self.suspects],
@@ -340,4 +343,6 @@ class Trainer:
         self._catalogue.suspects = [Suspect(*one) for one in values["suspects"]]
         self.history = [Epoch.from_dict(one) for one in values["history"]]
         self.start = None if values["start"] is None else Measures(*values["start"])
-        self._plateau.factor, self._plateau.best, self._plateau.waited = values["plateau"]
+        self._plateau = Plateau(self._config.patience, _PLATEAU_CUT)
+        for measures in filter(None, (epoch.measures for epoch in self.history)):
+            self._plateau.observe(measures.score)
