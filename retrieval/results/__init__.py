@@ -1,0 +1,33 @@
+"""What a caller gets back; `to_dict()` is the stable shape of --json, of Python and of HTTP alike."""
+
+from retrieval.results.evaluation import (
+    METRIC_TITLES,
+    ClassScore,
+    Comparison,
+    EvaluationReport,
+    Failure,
+    Figure,
+    LeftOut,
+    Sighting,
+)
+from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
+from retrieval.results.searching import Hit, MatchResult, SearchResult
+from retrieval.results.training import TrainingReport
+
+__all__ = [
+    "METRIC_TITLES",
+    "ClassScore",
+    "Comparison",
+    "EvaluationReport",
+    "Failure",
+    "Figure",
+    "Hit",
+    "IndexInfo",
+    "IndexReport",
+    "LeftOut",
+    "MatchResult",
+    "ModelInfo",
+    "SearchResult",
+    "Sighting",
+    "TrainingReport",
+]
