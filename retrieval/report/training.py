@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval.records import Box
 from retrieval.report.curves import Epoch, best_epoch, panel_pngs
 from retrieval.report.page import Span, captioned, card, chart, failures_section, save_page, table, whole_page
 from retrieval.report.sheet import SheetRow, save_sheet
@@ -21,8 +22,17 @@ MOST_SUSPECTS = 40
 AugmentedRow = tuple[str, Sequence[NDArray[np.uint8]]]
 """The path of a picture, and (P, P, 3) uint8 as the network sees it, another time each."""
 
-Suspect = tuple[str, str, str, str, float]
-"""Path and label of a picture, path and label of one that looks the same, and their score."""
+
+class Labelled(NamedTuple):
+    """A picture, or the part of it that `box` says, and what it is said to show."""
+
+    path: str
+    label: str
+    box: Box | None = None
+
+
+Suspect = tuple[Labelled, Labelled, float]
+"""Two pictures that look the same, and their score."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +223,9 @@ def _suspects(suspects: Sequence[Suspect]) -> str:
     )
 
 
-def _suspect(path: str, label: str, other_path: str, other_label: str, score: float) -> str:
-    first, second = captioned("", path, label, _short(path)), captioned("", other_path, other_label, _short(other_path))
-    return f'<div class="pair">{first}{second}<p>score {score:.3f}</p></div>'
+def _suspect(one: Labelled, other: Labelled, score: float) -> str:
+    pictures = (captioned("", each.path, each.label, _short(each.path), box=each.box) for each in (one, other))
+    return f'<div class="pair">{"".join(pictures)}<p>score {score:.3f}</p></div>'
 
 
 def _reliability(png: bytes | None) -> str:

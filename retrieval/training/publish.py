@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import SPLIT_FILE, TrainingSet
 from retrieval.training.history import HISTORY_FILE, Epoch, write_history
 from retrieval.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from retrieval.report.training import Suspect
 
 CARD_FILE = "README.md"
 SETTINGS_FILE = "training.json"
@@ -125,18 +129,7 @@ def _draw(trained: Trained, out: Path) -> None:
     if history:
         save_curves(history, out / CURVES_FILE)
     save_augmented_sheet(augmented, out / AUGMENTED_FILE)
-    report, pictures = trained.report, trained.training_set.pictures
-    rows = trained.training_set.split.train_rows
-    suspects = [
-        (
-            pictures.records[rows[one.row]].path,
-            pictures.label(rows[one.row]),
-            pictures.records[rows[one.other]].path,
-            pictures.label(rows[one.other]),
-            one.score,
-        )
-        for one in trained.search.suspects
-    ]
+    report = trained.report
     content = TrainingContent(
         title=out.name,
         facts=_facts(trained),
@@ -147,7 +140,7 @@ def _draw(trained: Trained, out: Path) -> None:
         measured=f"on {report.held_out} held-out pictures ({report.validation})" if report.held_out else "",
         augmented=augmented,
         failures=_failures(trained),
-        suspects=suspects,
+        suspects=_suspects(trained),
         reliability_png=_reliability(trained.matcher),
         notes=report.notes,
     )
@@ -188,6 +181,19 @@ def _failures(trained: Trained) -> list[Failure]:
     with contextlib.suppress(GalleryError):  # no two held-out pictures show the same
         return list(summarised(Evaluated(model, held_out, held_out)).failures)
     return []
+
+
+def _suspects(trained: Trained) -> list["Suspect"]:
+    """Probable label errors as pictures, most alike first."""
+    from retrieval.report.training import Labelled
+
+    pictures, rows = trained.training_set.pictures, trained.training_set.split.train_rows
+
+    def labelled(row: int) -> Labelled:
+        record = pictures.records[rows[row]]
+        return Labelled(record.path, pictures.label(rows[row]), record.box)
+
+    return [(labelled(one.row), labelled(one.other), one.score) for one in trained.search.suspects]
 
 
 def _reliability(matcher: Matcher | None) -> bytes | None:

@@ -17,11 +17,13 @@ from PIL import Image
 import pictures
 from reading_html import parsed
 from retrieval.errors import RetrievalError
+from retrieval.records import Box
 from retrieval.report import sheet
 from retrieval.report.curves import best_epoch, curves_png, draw_curves, panel_pngs, save_curves
 from retrieval.report.reliability import draw_reliability, reliability_png
 from retrieval.report.training import (
     MOST_SUSPECTS,
+    Labelled,
     TrainingContent,
     save_augmented_sheet,
     save_training_report,
@@ -94,7 +96,7 @@ def filled(path: str) -> TrainingContent:
         measured="on 20 pictures never trained on",
         augmented=[(path, [pictures.photo(32, 32, seed) for seed in range(3)])],
         failures=[failure(path)],
-        suspects=[(path, "shoe", path, "boot", 0.9912)],
+        suspects=[(Labelled(path, "shoe"), Labelled(path, "boot"), 0.9912)],
         reliability_png=diagram(),
         notes=["stopped by hand"],
     )
@@ -186,6 +188,24 @@ def test_pictures_in_the_page_open(tmp_path: Path) -> None:
             shown.load()
 
 
+def test_of_a_suspect_only_its_box_is_shown(tmp_path: Path) -> None:
+    halves = np.zeros((40, 80, 3), np.uint8)
+    halves[:, :40, 0] = 255  # red at the left
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    path = str(tmp_path / "halves.png")
+    suspect = (Labelled(path, "red", Box(0, 0, 40, 40)), Labelled(path, "black", Box(40, 0, 40, 40)), 0.99)
+
+    shown = parsed(training_page(replace(EMPTY, suspects=[suspect]))).sources
+
+    colours = []
+    for source in shown:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
+            assert picture.size[0] == picture.size[1]
+            colours.append(np.asarray(picture).reshape(-1, 3).mean(axis=0).round())
+    assert colours[0] == pytest.approx([254, 0, 0], abs=3)
+    assert colours[1] == pytest.approx([0, 0, 0], abs=3)
+
+
 @pytest.mark.parametrize(
     ("name", "nothing", "heading"),
     [
@@ -259,7 +279,12 @@ def test_nested_settings_are_named_by_their_way() -> None:
 
 def test_a_picture_that_is_gone_is_named_with_the_reason(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.jpg")
-    content = replace(EMPTY, augmented=[(gone, [])], failures=[failure(gone)], suspects=[(gone, "a", gone, "b", 1.0)])
+    content = replace(
+        EMPTY,
+        augmented=[(gone, [])],
+        failures=[failure(gone)],
+        suspects=[(Labelled(gone, "a"), Labelled(gone, "b"), 1.0)],
+    )
     page = training_page(content)
     assert parsed(page).sources == []
     assert page.count('class="gone"') == 6  # 1 + 3 + 2
@@ -277,7 +302,7 @@ def test_names_are_shown_as_they_are_and_never_become_markup(tmp_path: Path) -> 
         measured=odd,
         augmented=[(odd, [])],
         failures=[failure(str(tmp_path), odd)],
-        suspects=[(odd, odd, odd, odd, 1.0)],
+        suspects=[(Labelled(odd, odd), Labelled(odd, odd), 1.0)],
         notes=[odd],
     )
     page = training_page(content)
@@ -287,7 +312,9 @@ def test_names_are_shown_as_they_are_and_never_become_markup(tmp_path: Path) -> 
 
 
 def test_more_suspects_than_are_shown_are_counted(tmp_path: Path) -> None:
-    page = training_page(replace(EMPTY, suspects=[("gone.jpg", "a", "gone.jpg", "b", 0.99)] * (MOST_SUSPECTS + 5)))
+    page = training_page(
+        replace(EMPTY, suspects=[(Labelled("gone.jpg", "a"), Labelled("gone.jpg", "b"), 0.99)] * (MOST_SUSPECTS + 5))
+    )
     assert f"The first {MOST_SUSPECTS} of {MOST_SUSPECTS + 5}." in page
     assert page.count('class="pair"') == MOST_SUSPECTS
 
