@@ -20,7 +20,8 @@ def open_network(config: TrainConfig) -> TwinEncoder:
     """Build the network that is trained, with the weights that it starts from.
 
     A model that ends in a projection of the length asked for keeps it. Any other gets a new one, whose values are
-    random until `start_projection`. `tiny_cnn` starts from random weights.
+    random until `start_projection`. `tiny_cnn` starts from random weights. A backbone that is trained sees all of a
+    picture's centre square from now on, where its first training may have cut off a border (decision 22).
 
     Raises:
         UnknownModel, WeightsUnavailable, ModelDamaged, ModelError: as `load_twin` says.
@@ -88,7 +89,10 @@ def _wanted(start: ModelConfig, config: TrainConfig) -> ModelConfig:
     dim = config.dim or start.projection_dim or (DEFAULT_DIM if start.feature_dim > DEFAULT_DIM else None)
     if dim is not None and dim > start.feature_dim:
         raise TrainingError(f"{start.name} yields {start.feature_dim} values; --dim {dim} must not be more")
-    return dataclasses.replace(start, pooling=pooling, projection_dim=dim)
+    preprocessing = start.preprocessing
+    if not config.freeze_backbone:
+        preprocessing = dataclasses.replace(preprocessing, resize_px=preprocessing.input_px)
+    return dataclasses.replace(start, pooling=pooling, projection_dim=dim, preprocessing=preprocessing)
 
 
 def _check_map(backbone: nn.Module, config: ModelConfig) -> None:

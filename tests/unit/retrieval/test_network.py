@@ -83,6 +83,14 @@ def test_every_weight_is_trained(tmp_path: Path, dim: int | None) -> None:
     )
 
 
+@pytest.mark.parametrize(("freeze_backbone", "resize_px"), [(False, 224), (True, 256)])
+def test_a_backbone_that_is_trained_sees_the_whole_square(freeze_backbone: bool, resize_px: int) -> None:
+    twin = open_network(TrainConfig("shop", "out", from_model="efficientnet_lite0", freeze_backbone=freeze_backbone))
+
+    assert twin.config.preprocessing.input_px == 224
+    assert twin.config.preprocessing.resize_px == resize_px
+
+
 def test_another_length_keeps_the_backbone_and_asks_for_a_new_head(tmp_path: Path) -> None:
     saved = make_model(tmp_path / "shop")
     config = starting_from(tmp_path / "shop", dim=8)
