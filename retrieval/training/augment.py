@@ -27,13 +27,13 @@ class Augmentation:
         flip: how often the picture is mirrored, 0 to 1; 0 for goods with writing that matters.
     """
 
-    crop_area: float = 0.3
+    crop_area: float = 0.15
     crop_aspect: float = 4 / 3
     rotation_degrees: float = 15.0
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    hue_degrees: float = 8.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue_degrees: float = 12.0
     flip: float = 0.5
 
     def __post_init__(self) -> None:
