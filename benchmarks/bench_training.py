@@ -10,11 +10,17 @@ that its protocol allows for a fixed number of epochs, and is evaluated as `retr
 import argparse
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from common import record
+from common import packed_bits, record
+from retrieval.encoder.runtime import open_encoder
+from retrieval.evaluation.metrics import RankingScores, score_ranking
+from retrieval.evaluation.pictures import embed_pictures, read_side
 from retrieval.evaluation.protocol import evaluate
+from retrieval.gallery.labelled import join
+from retrieval.images import DEFAULT_LIMITS
 from retrieval.results import EvaluationReport, TrainingReport
 from retrieval.training import Augmentation, TrainConfig, TrainProgress, train
 from training_sets import write_emoji, write_grocery
@@ -58,6 +64,18 @@ def figures(report: EvaluationReport, prefix: str) -> dict[str, Any]:
     return found
 
 
+def ranked(queries: Path, gallery: Path, model: str) -> RankingScores:
+    """What `evaluate` ranks, query by query."""
+    with closing(open_encoder(model)) as encoder:
+        asked, held = (
+            embed_pictures(read_side(source, side), encoder, side=side, limits=DEFAULT_LIMITS)
+            for source, side in ((queries, "query"), (gallery, "gallery"))
+        )
+    labels = join(asked.pictures, held.pictures).labels
+    count = len(asked.vectors)
+    return score_ranking(asked.vectors, labels[:count], held.vectors, labels[count:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocols", nargs="+", choices=PROTOCOLS)
@@ -76,6 +94,7 @@ def main() -> None:
                 done = trained(sets["shelf"], folder, protocol, **more)
                 values |= figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
                 values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")
+                values["found_at_1"] = packed_bits(ranked(sets["test"], sets["shelf"], done.model).found_at(1))
             elif protocol == "catalogue":
                 done = trained(sets["shelf_and_iconic"], folder, protocol, **more)
                 values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")
@@ -96,7 +115,7 @@ def main() -> None:
                 "training",
                 dataset="Emoji" if protocol == "emoji" else "Grocery",
                 protocol=protocol,
-                model=f"{asked.model}, {asked.train_px} px, {asked.epochs} epochs",
+                model=f"{asked.model}, {asked.train_px} px, {asked.epochs} epochs, seed {asked.seed}",
                 values=values | minutes,
                 seed=asked.seed,
             )

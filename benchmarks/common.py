@@ -17,6 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from photos import render_photos
 
 __all__ = [
@@ -25,10 +28,12 @@ __all__ = [
     "bench_data",
     "grocery_iconic",
     "grocery_split",
+    "packed_bits",
     "peak_memory_bytes",
     "record",
     "render_photos",
     "run_measured",
+    "unpacked_bits",
 ]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -102,6 +107,16 @@ def grocery_iconic() -> list[LabelledPicture]:
         )
         for row in rows
     ]
+
+
+def packed_bits(bits: NDArray[np.bool_]) -> str:
+    """(N,) answers to N questions as hexadecimal text, for a record that others are paired with."""
+    return np.packbits(bits).tobytes().hex()
+
+
+def unpacked_bits(text: str, count: int) -> NDArray[np.bool_]:
+    """The (count,) bits that `packed_bits` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(np.bool_)
 
 
 def run_measured(command: Sequence[str], *, env: dict[str, str] | None = None) -> Measured:

@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 import common
-from common import bench_data, grocery_iconic, grocery_split, peak_memory_bytes, record, run_measured
+from common import (
+    bench_data,
+    grocery_iconic,
+    grocery_split,
+    packed_bits,
+    peak_memory_bytes,
+    record,
+    run_measured,
+    unpacked_bits,
+)
 from photos import render_photos
 
 MEGABYTE = 1_000_000
@@ -48,6 +57,12 @@ def test_a_split_gives_paths_and_both_labels(grocery: Path) -> None:
 
 def test_the_iconic_pictures_lie_below_the_data_folder(grocery: Path) -> None:
     assert grocery_iconic() == [(grocery / "iconic/Golden-Delicious.jpg", 7, 3)]
+
+
+@pytest.mark.parametrize("count", [1, 8, 2485])
+def test_answers_come_back_as_they_were_kept(count: int) -> None:
+    answers = np.random.default_rng(0).random(count) < 0.5
+    np.testing.assert_array_equal(unpacked_bits(packed_bits(answers), count), answers)
 
 
 def test_a_second_model_is_kept_beside_the_first(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""What does mining buy? The same pictures for as many epochs, with negatives from further and further afield.
+
+    RETRIEVE_BENCH_DATA=... python benchmarks/bench_mining.py [NAME...] [--epochs N] [--seed N]
+
+Trained on Grocery's train.txt and val.txt, evaluated as the protocol "shelf": test.txt against both. Index-mined
+negatives come in the second half of the epochs, as everywhere; embedding the pictures for that costs time, not epochs.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from bench_training import figures, settings, trained
+from common import record
+from retrieval.evaluation.protocol import evaluate
+from training_sets import write_grocery
+
+MODEL = "efficientnet_lite0"
+CHOICES = {
+    "random triplets": {"loss": "triplet", "miner": "all"},
+    "hard triplets of the batch": {"loss": "triplet", "miner": "hard"},
+    "index-mined triplets": {"loss": "triplet", "miner": "curriculum"},
+    "proxies": {"loss": "proxy", "miner": "all"},
+    "proxies and index-mined negatives": {"loss": "proxy", "miner": "curriculum"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(CHOICES), metavar="NAME", help=", ".join(CHOICES))
+    parser.add_argument("--train-px", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(CHOICES):
+        parser.error(f"{', '.join(unknown)}: the names are {', '.join(CHOICES)}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sets = write_grocery(folder)
+        for choice in asked.names:
+            more = settings(MODEL, asked.train_px, asked.epochs, asked.seed) | CHOICES[choice]
+            done = trained(sets["shelf"], folder, choice.replace(" ", "-"), **more)
+            record(
+                "mining",
+                dataset="Grocery",
+                protocol=f"shelf, {MODEL}, {asked.train_px} px, {asked.epochs} epochs",
+                model=choice,
+                values=figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
+                | {"training_minutes": done.seconds / 60},
+                seed=asked.seed,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
