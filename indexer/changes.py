@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.errors import ModelMismatch
+
 ANY_PICTURE: Final = -1  # `expected_id`: whatever is under the key now, the later write wins
 NO_PICTURE: Final = 0  # `expected_id`: nothing may be under the key by now
 
@@ -29,7 +31,7 @@ class Put:
     """A picture to add, or to put in place of what its key holds.
 
     Attributes:
-        vector: (D,) unit float32, the picture's embedding in the live space.
+        vector: (D,) unit float32, the picture's embedding in the space of the `Changes`.
         source_id: the gallery that owns the key, or None for an upsert, which no sync may touch.
         path: of the file; None where it is the source's folder and the key.
         expected_id: commit only if this picture is (still) what the key holds.
@@ -80,6 +82,7 @@ class Changes:
         renewals: picture id -> (D,) unit float32, for pictures that have lost their vector.
         touches, skips: bookkeeping; alone, they make no new generation.
         unskips: (source_id, key) no longer to be remembered as undecodable.
+        space_id: of the space that all vectors are of; None: whichever the store has open as it commits.
     """
 
     puts: list[Put] = field(default_factory=list)
@@ -89,9 +92,15 @@ class Changes:
     touches: list[Touch] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     unskips: list[tuple[int, str]] = field(default_factory=list)
+    space_id: int | None = None
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__)
+        return any(getattr(self, name) for name in self.__slots__ if name != "space_id")
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether any of it belongs to one space alone."""
+        return bool(self.puts or self.renewals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +121,23 @@ class Committed:
     outdated: list[str]
 
 
-def apply(connection: sqlite3.Connection, changes: Changes, note: str) -> Committed:
-    """Write `changes` into the catalog, inside the write transaction that the caller holds."""
-    number, space_id = connection.execute(
+def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note: str) -> Committed:
+    """Write `changes` into the catalog, inside the write transaction that the caller holds.
+
+    Args:
+        space_id: of the space that their vectors are of.
+
+    Raises:
+        ModelMismatch: another space is live by now.
+    """
+    number, live_id = connection.execute(
         "SELECT number, space_id FROM generations ORDER BY number DESC LIMIT 1"
     ).fetchone()
-    writer = _Writer(connection, number + 1, space_id)
+    if changes.has_vectors and space_id != live_id:
+        raise ModelMismatch(
+            "the index has moved to another model since these vectors were computed; refresh and embed them again"
+        )
+    writer = _Writer(connection, number + 1, live_id)
     for put in changes.puts:
         writer.put(put)
     for key, expected_id in changes.removes.items():
@@ -129,7 +149,7 @@ def apply(connection: sqlite3.Connection, changes: Changes, note: str) -> Commit
     _keep_books(connection, changes)
     if writer.has_changed:
         number += 1
-        connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, space_id, time.time_ns(), note))
+        connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, live_id, time.time_ns(), note))
     return Committed(number, writer.added, writer.updated, writer.removed, writer.outdated)
 
 

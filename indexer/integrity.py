@@ -13,9 +13,8 @@ from indexer import kept, sealing
 from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
-from indexer.lookup import ids_without_vector
 from indexer.segments import SEGMENTS_FOLDER, SealedFile, Segment, read_raw_rows
-from indexer.snapshot import newest_generation
+from indexer.spaces import ids_to_fill, newest_generation
 
 
 @dataclass(slots=True)
@@ -26,7 +25,8 @@ class Integrity:
         generation, images: of the newest generation.
         problems: one line each; empty means that the index is whole.
         orphans: files that nothing names, left by a killed writer; harmless, the next job removes them.
-        lost: ids of visible pictures whose vector is missing or altered; they need their picture embedded again.
+        lost: ids of visible pictures whose vector in the live space is missing or altered; they need their picture
+            embedded again.
     """
 
     generation: int = 0
@@ -54,6 +54,7 @@ class Integrity:
 @dataclass(frozen=True, slots=True)
 class _SegmentRow:
     id: int
+    space_id: int
     dim: int
     sealed: SealedFile
 
@@ -78,14 +79,16 @@ def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
         found.generation, space = newest_generation(connection)
         found.images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
         damaged = [segment for segment in _segments(connection) if _segment_problem(index_dir, segment, found)]
-        found.lost += ids_without_vector(connection, space.id)
-        found.lost += _altered_in_catalog(connection)
+        altered = _altered_in_catalog(connection)
         for segment in damaged:
-            found.lost += _altered_in_segment(connection, index_dir, segment)
+            altered += _altered_in_segment(connection, index_dir, segment)
+        lost = {picture_id for picture_id, space_id in altered if space_id == space.id}
+        found.lost = sorted(lost.union(ids_to_fill(connection, space.id)))
+        if found.lost:
+            found.problems.append(f"{len(found.lost)} pictures have no intact vector")
+        if beside := sum(space_id != space.id for _, space_id in altered):
+            found.problems.append(f"{beside} vectors of models that are not the live one are altered")
         found.problems += _kept_problems(connection, index_dir)
-    if found.lost:
-        found.lost = sorted(set(found.lost))
-        found.problems.append(f"{len(found.lost)} pictures have no intact vector")
     orphans = [*sealing.orphan_segments(catalog, index_dir), *kept.orphans(catalog, index_dir)]
     found.orphans = [path.relative_to(index_dir).as_posix() for path in orphans]
     return found
@@ -111,7 +114,7 @@ def salvage(index_dir: Path) -> None:
             if _segment_problem(index_dir, segment, Integrity()):
                 _empty_segment(connection, index_dir, segment)
         connection.executemany(
-            "DELETE FROM embeddings WHERE picture_id = ?", [(lost,) for lost in _altered_in_catalog(connection)]
+            "DELETE FROM embeddings WHERE picture_id = ? AND space_id = ?", _altered_in_catalog(connection)
         )
 
 
@@ -126,10 +129,13 @@ def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
 
 def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
     rows = connection.execute(
-        "SELECT g.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256, g.frame_checksum FROM segments g"
+        "SELECT g.id, s.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256, g.frame_checksum FROM segments g"
         " JOIN spaces s ON s.id = g.space_id ORDER BY g.id"
     )
-    return [_SegmentRow(row[0], row[1], SealedFile(*row[2:])) for row in rows.fetchall()]
+    return [
+        _SegmentRow(segment_id, space_id, dim, SealedFile(*sealed))
+        for segment_id, space_id, dim, *sealed in rows.fetchall()
+    ]
 
 
 def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) -> bool:
@@ -148,22 +154,28 @@ def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) ->
     return True
 
 
-def _altered_in_catalog(connection: sqlite3.Connection) -> list[int]:
+def _altered_in_catalog(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Picture and space of each unsealed vector that differs from its checksum."""
     rows = connection.execute(
-        "SELECT p.id, e.vector, e.checksum, 2 * s.dim FROM embeddings e JOIN spaces s ON s.id = e.space_id"
+        "SELECT p.id, s.id, e.vector, e.checksum, 2 * s.dim FROM embeddings e JOIN spaces s ON s.id = e.space_id"
         " JOIN pictures p ON p.id = e.picture_id WHERE e.segment_id IS NULL AND p.removed IS NULL"
     )
-    return [row[0] for row in rows if row[1] is None or len(row[1]) != row[3] or zlib.crc32(row[1]) != row[2]]
+    return [
+        (picture_id, space_id)
+        for picture_id, space_id, vector, checksum, size in rows
+        if vector is None or len(vector) != size or zlib.crc32(vector) != checksum
+    ]
 
 
-def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> list[int]:
+def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> list[tuple[int, int]]:
+    """Picture and space of each vector of a damaged segment that differs from its checksum."""
     intact = {picture_id for picture_id, _ in _intact_rows(connection, index_dir, segment)}
     rows = connection.execute(
         "SELECT p.id FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
         " WHERE e.segment_id = ? AND p.removed IS NULL",
         (segment.id,),
     )
-    return [row[0] for row in rows if row[0] not in intact]
+    return [(row[0], segment.space_id) for row in rows if row[0] not in intact]
 
 
 def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> Iterator[tuple[int, bytes]]:

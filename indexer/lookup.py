@@ -122,16 +122,6 @@ def owners(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, str
     return found
 
 
-def ids_without_vector(connection: sqlite3.Connection, space_id: int) -> list[int]:
-    """The visible pictures that have no embedding in a space; there are none unless something was damaged."""
-    rows = connection.execute(
-        "SELECT id FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?)",
-        (space_id,),
-    )
-    return [row[0] for row in rows]
-
-
 def product_count(connection: sqlite3.Connection) -> int:
     """The number of different products in the newest generation."""
     count: int = connection.execute(

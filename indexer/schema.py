@@ -5,7 +5,7 @@ FORMAT_VERSION = 1
 
 SCHEMA = """
 CREATE TABLE spaces (               -- one embedding space per model
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     model_name TEXT NOT NULL,       -- what a person calls it, and how it is opened again
     model_fingerprint TEXT NOT NULL UNIQUE,
     dim INTEGER NOT NULL

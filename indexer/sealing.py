@@ -11,7 +11,7 @@ import numpy as np
 from indexer.catalog import Catalog
 from indexer.locks import try_seal_lock
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER, write_segment
-from indexer.snapshot import Space, newest_generation
+from indexer.spaces import Space
 
 SEAL_ROWS = 4096  # at 1,280 values 10 MB: a fraction of a second to write, half a millisecond to search
 
@@ -23,8 +23,8 @@ def is_due(connection: sqlite3.Connection, space_id: int) -> bool:
     return count == SEAL_ROWS
 
 
-def seal(catalog: Catalog, index_dir: Path) -> None:
-    """Move the live space's unsealed vectors into a new segment if they are worth a file: half of `SEAL_ROWS`.
+def seal(catalog: Catalog, index_dir: Path, space: Space) -> None:
+    """Move a space's unsealed vectors into a new segment if they are worth a file: half of `SEAL_ROWS`.
 
     Vectors of pictures that were removed before they were ever sealed are dropped from the catalog; readers of older
     generations hold them in memory. Altered ones stay where `verify` finds them. Makes no new generation: every
@@ -38,7 +38,6 @@ def seal(catalog: Catalog, index_dir: Path) -> None:
             return
         remove_orphan_segments(catalog, index_dir)
         with catalog.read() as connection:
-            _, space = newest_generation(connection)
             rows = connection.execute(
                 "SELECT p.id, e.vector, e.checksum FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
                 " WHERE e.space_id = ? AND e.segment_id IS NULL AND p.removed IS NULL ORDER BY p.id",

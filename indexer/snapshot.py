@@ -9,20 +9,11 @@ import numpy as np
 
 from indexer.errors import IndexDamaged
 from indexer.segments import SealedFile, Segment, use_threads
+from indexer.spaces import Space, newest_generation
 from indexer.tail import Tail
 from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
 
 _NONE: Ids = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """One embedding space: the vectors of one model."""
-
-    id: int
-    model_name: str
-    model_fingerprint: str
-    dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +67,19 @@ class Snapshot:
         return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
 
 
-def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
-    """The newest generation's number and its live space."""
-    row = connection.execute(
-        "SELECT number, s.id, s.model_name, s.model_fingerprint, s.dim FROM generations g"
-        " JOIN spaces s ON s.id = g.space_id ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    if row is None:
-        raise IndexDamaged("the catalog names no generation; restore the index from a `retrieve backup`")
-    return row[0], Space(*row[1:])
-
-
-def load_snapshot(connection: sqlite3.Connection, index_dir: Path) -> Snapshot:
+def load_snapshot(connection: sqlite3.Connection, index_dir: Path, space: Space | None = None) -> Snapshot:
     """Read the newest generation, inside the read transaction that the caller holds.
+
+    Args:
+        space: whose vectors; None takes the live one's. Pictures without a vector there are not in the snapshot.
 
     Raises:
         IndexDamaged: a segment is missing or cut short.
     """
-    _, space = newest_generation(connection)
+    generation, live = newest_generation(connection)
+    space = space or live
     nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim))
-    return next_snapshot(nothing, connection)
+    return _advance(nothing, connection, generation)
 
 
 def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot:

@@ -2,20 +2,26 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer import kept, lookup, sealing
+from indexer import kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexNotFound, IndexReadOnly
 from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
-from indexer.snapshot import Snapshot, Space, load_snapshot, next_snapshot
+from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
+from indexer.spaces import Space
 from indexer.vectors import Neighbors, Vectors, check_unit_rows
+
+MOST_REST = 64  # pictures that a switch embeds while writers wait: a second or two
+
+EmbedRest = Callable[[list[lookup.Picture]], Mapping[int, Vectors]]
+"""Pictures to their vectors, (D,) unit float32 each, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +120,96 @@ class IndexStore:
 
         Raises:
             VectorError: a vector is not a unit row of this space.
+            ModelMismatch: another space has become the live one since the vectors were computed.
             IndexReadOnly, IndexBusy
             DiskFull: no space for the changes, or, these being safe, none for the segment that was due.
         """
+        space = self.space
         if changes.puts:
             keys = [put.key for put in changes.puts]
-            check_unit_rows([put.vector for put in changes.puts], self.space.dim, keys)
+            check_unit_rows([put.vector for put in changes.puts], space.dim, keys)
         if changes.renewals:
             names = [f"picture {picture_id}" for picture_id in changes.renewals]
-            check_unit_rows(list(changes.renewals.values()), self.space.dim, names)
+            check_unit_rows(list(changes.renewals.values()), space.dim, names)
         self._check_disk()
         with self._catalog.write() as connection:
-            committed = apply(connection, changes, note)
-            is_due = sealing.is_due(connection, self.space.id)
+            committed = apply(connection, changes, changes.space_id or space.id, note)
+            is_due = sealing.is_due(connection, space.id)
         self.refresh()
         if is_due:
-            sealing.seal(self._catalog, self.index_dir)
+            sealing.seal(self._catalog, self.index_dir, space)
             self.refresh()
         return committed
+
+    def spaces(self) -> list[Space]:
+        """Every embedding space of the index, oldest first; the live one is `space`."""
+        with self._catalog.read() as connection:
+            return spaces.all_spaces(connection)
+
+    def open_space(self, *, model_name: str, model_fingerprint: str, dim: int) -> Space:
+        """The space of a model beside the live one, made if there is none; nobody sees it until `make_live`.
+
+        Raises:
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            return spaces.open_space(connection, model_name=model_name, model_fingerprint=model_fingerprint, dim=dim)
+
+    def fill(self, space: Space, vectors: Mapping[int, Vectors]) -> None:
+        """Give pictures their vectors in a space that is not the live one; durable on return.
+
+        Args:
+            vectors: picture id -> (D,) unit float32. Pictures that were removed meanwhile are passed over.
+
+        Raises:
+            VectorError: a vector is not a unit row of that space.
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        if not vectors:
+            return
+        check_unit_rows(list(vectors.values()), space.dim, [f"picture {picture_id}" for picture_id in vectors])
+        self._check_disk()
+        with self._catalog.write() as connection:
+            spaces.fill(connection, space.id, vectors)
+            is_due = sealing.is_due(connection, space.id)
+        if is_due:
+            sealing.seal(self._catalog, self.index_dir, space)
+
+    def make_live(self, space: Space, note: str, embed_rest: EmbedRest, *, most_rest: int = MOST_REST) -> int | None:
+        """Let a space take the live one's place, if it holds every picture; readers follow at their next `refresh`.
+
+        Args:
+            note: of the new generation.
+            embed_rest: gives the vectors of pictures that came too late for `fill`. Nobody can write while it runs.
+            most_rest: how many these may be.
+
+        Returns:
+            The new generation, or None where more pictures lack a vector: `fill` them and try again.
+
+        Raises:
+            VectorError: a vector is not a unit row of that space.
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            rest = spaces.ids_to_fill(connection, space.id)
+            if len(rest) > most_rest:
+                return None
+            if rest:
+                number, _ = spaces.newest_generation(connection)
+                pictures = lookup.pictures_by_id(connection, self.index_dir, number, rest)
+                vectors = embed_rest(list(pictures.values()))
+                check_unit_rows([vectors[id_] for id_ in rest], space.dim, [pictures[id_].key for id_ in rest])
+                spaces.fill(connection, space.id, vectors)
+            generation = spaces.make_live(connection, space, note)
+        self.refresh()
+        return generation
+
+    def snapshot_of(self, space: Space) -> Snapshot:
+        """The newest generation as a space that is not live sees it: the pictures that have a vector there."""
+        with self._catalog.read() as connection:
+            return load_snapshot(connection, self.index_dir, space)
 
     @contextmanager
     def job(self, verb: str) -> Iterator[None]:
@@ -202,12 +280,12 @@ class IndexStore:
         with self._catalog.read() as connection:
             return lookup.picture_by_key(connection, self.index_dir, key)
 
-    def pictures_without_vector(self) -> list[lookup.Picture]:
-        """Pictures of the newest generation that damage has left without a vector in the live space."""
+    def pictures_without_vector(self, space: Space | None = None) -> list[lookup.Picture]:
+        """Pictures of the newest generation that have no vector in a space; in the live one, None, by damage alone."""
         with self._catalog.read() as connection:
-            ids = lookup.ids_without_vector(connection, self.space.id)
-            found = lookup.pictures_by_id(connection, self.index_dir, self._snapshot.generation, ids)
-        return list(found.values())
+            number, live = spaces.newest_generation(connection)
+            ids = spaces.ids_to_fill(connection, (space or live).id)
+            return list(lookup.pictures_by_id(connection, self.index_dir, number, ids).values())
 
     def products(self) -> int:
         """The number of different products in the newest generation."""

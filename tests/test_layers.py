@@ -35,7 +35,7 @@ LAYERS = {
         "integrity backup",
         "sealing",
         "snapshot kept lookup",
-        "catalog segments tail changes locks filters gpu",
+        "catalog segments tail changes spaces locks filters gpu",
         "recipe",
         "vectors contract files schema",
         "errors",

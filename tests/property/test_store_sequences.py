@@ -10,12 +10,15 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numpy.typing import NDArray
 
 import indexer.sealing
 from indexer.backup import backup
-from indexer.changes import NO_PICTURE, Attributes, Changes
+from indexer.changes import NO_PICTURE, Attributes, Changes, Put
 from indexer.integrity import verify
+from indexer.lookup import Picture
 from indexer.snapshot import Snapshot
+from indexer.spaces import Space
 from indexer.store import IndexStore
 from vectors import exact_search, new_store, pictures_found, put, unit_rows
 
@@ -23,10 +26,12 @@ DIM = 4
 SEAL_ROWS = 6
 POOL = unit_rows(24, DIM, seed=0)
 QUERIES = unit_rows(3, DIM, seed=1)
+SHIFTS = {"f": 0, "g": 5, "h": 11}  # model -> how far its vectors are from those of the first, in rows of POOL
 
 KEYS = st.sampled_from([f"k{i}" for i in range(12)])
 ROWS = st.integers(0, len(POOL) - 1)
 PRODUCTS = st.sampled_from(["p", "q", None])
+MODELS = st.sampled_from(list(SHIFTS))
 PUTS = st.lists(st.tuples(KEYS, ROWS, PRODUCTS), min_size=1, max_size=5)
 
 
@@ -38,6 +43,11 @@ class Held(NamedTuple):
 
 
 Content = dict[str, Held]
+
+
+def vector(row: int, space: Space) -> NDArray[np.float32]:
+    """What the model of a space says of a picture."""
+    return POOL[(row + SHIFTS[space.model_fingerprint]) % len(POOL)]
 
 
 class Pinned(NamedTuple):
@@ -54,7 +64,7 @@ def assert_is(store: IndexStore, snapshot: Snapshot, content: Content) -> None:
     assert {key: picture.attributes.product_id for key, picture in pictures.items()} == {
         key: held.product_id for key, held in content.items()
     }
-    held_by_id = {pictures[key].id: POOL[held.row] for key, held in content.items()}
+    held_by_id = {pictures[key].id: vector(held.row, snapshot.space) for key, held in content.items()}
     for k in (3, 20):
         found, expected = snapshot.search(QUERIES, k), exact_search(held_by_id, QUERIES, k)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
@@ -78,13 +88,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(puts=PUTS)
     def put(self, puts: list[tuple[str, int, str | None]]) -> None:
-        done = self.writer.commit(Changes(puts=[put(key, POOL[row], product_id=p) for key, row, p in puts]))
+        done = self.writer.commit(Changes(puts=self.puts_of(puts)))
         assert {*done.added, *done.updated} == {key for key, _, _ in puts}
         self.content |= {key: Held(row, p) for key, row, p in puts}
 
     @rule(key=KEYS, row=ROWS)
     def put_where_nothing_is(self, key: str, row: int) -> None:
-        done = self.writer.commit(Changes(puts=[put(key, POOL[row], expected_id=NO_PICTURE)]))
+        done = self.writer.commit(Changes(puts=[put(key, self.live(row), expected_id=NO_PICTURE)]))
         assert done.outdated == ([key] if key in self.content else [])
         self.content.setdefault(key, Held(row, None))
 
@@ -107,10 +117,10 @@ class StoreMachine(RuleBasedStateMachine):
         is_renewed = renewed in ids and renewed not in {removed, *(key for key, _, _ in puts)}
         self.writer.commit(
             Changes(
-                puts=[put(key, POOL[row], product_id=p) for key, row, p in puts],
+                puts=self.puts_of(puts),
                 removes={removed: -1},
                 attributes={changed: Attributes("changed")},
-                renewals={ids[renewed]: POOL[row]} if renewed in ids else {},
+                renewals={ids[renewed]: self.live(row)} if renewed in ids else {},
             )
         )
         self.content |= {key: Held(row, p) for key, row, p in puts}
@@ -119,6 +129,25 @@ class StoreMachine(RuleBasedStateMachine):
             self.content[changed] = self.content[changed]._replace(product_id="changed")
         if is_renewed:
             self.content[renewed] = self.content[renewed]._replace(row=row)
+
+    @rule(model=MODELS, most=st.integers(0, 8))
+    def fill_a_space(self, model: str, most: int) -> None:
+        space = self.writer.open_space(model_name=model, model_fingerprint=model, dim=DIM)
+        self.writer.fill(space, self.embedded(space, self.writer.pictures_without_vector(space)[:most]))
+
+    @rule(model=MODELS)
+    def move_to_a_space(self, model: str) -> None:
+        space = self.writer.open_space(model_name=model, model_fingerprint=model, dim=DIM)
+        self.writer.make_live(space, "refresh", lambda rest: self.embedded(space, rest))
+
+    def embedded(self, space: Space, pictures: list[Picture]) -> dict[int, NDArray[np.float32]]:
+        return {picture.id: vector(self.content[picture.key].row, space) for picture in pictures}
+
+    def live(self, row: int) -> NDArray[np.float32]:
+        return vector(row, self.writer.space)
+
+    def puts_of(self, puts: list[tuple[str, int, str | None]]) -> list[Put]:
+        return [put(key, self.live(row), product_id=product_id) for key, row, product_id in puts]
 
     @rule()
     def refresh_the_reader(self) -> None:
@@ -133,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def seal(self) -> None:
-        indexer.sealing.seal(self.writer._catalog, self.writer.index_dir)
+        indexer.sealing.seal(self.writer._catalog, self.writer.index_dir, self.writer.space)
 
     @rule()
     def run_a_job(self) -> None:

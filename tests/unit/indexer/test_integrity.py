@@ -108,6 +108,31 @@ def test_an_altered_vector_of_the_catalog_is_named(index_dir: Path) -> None:
     assert (found.lost, found.problems) == ([SEALED + 2], ["1 pictures have no intact vector"])
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_vector_beside_the_live_space_is_dropped_by_a_repair_and_embedded_when_it_is_needed(
+    index_dir: Path, is_sealed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", len(ROWS) if is_sealed else 1000)
+    store = IndexStore(index_dir)
+    space = store.open_space(model_name="other", model_fingerprint="g", dim=DIM)
+    store.fill(space, {each.id: BY_KEY[each.key] for each in store.pictures_without_vector(space)})
+    if is_sealed:
+        query = "SELECT file FROM segments WHERE space_id = ?"
+        flip_vector(index_dir / "segments" / query_catalog(index_dir, query, space.id)[0][0], 3)
+    else:
+        altered = "UPDATE embeddings SET vector = zeroblob(2 * ?) WHERE picture_id = 4 AND space_id = ?"
+        query_catalog(index_dir, altered, DIM, space.id)
+
+    found = verify(index_dir)
+    assert found.lost == []
+    assert "1 vectors of models that are not the live one are altered" in found.problems
+
+    salvage(index_dir)
+    assert_whole_again(index_dir)
+    assert [each.id for each in store.pictures_without_vector(space)] == [4]
+    store.close()
+
+
 def test_the_altered_vector_of_a_removed_picture_is_no_loss(index_dir: Path) -> None:
     store = IndexStore(index_dir)
     store.commit(Changes(removes={f"k{SEALED}": -1}))

@@ -1,0 +1,89 @@
+"""Embedding spaces: how one is filled beside the live one, and how it takes that one's place."""
+
+import sqlite3
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import IndexDamaged
+
+_SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One embedding space: the vectors of one model."""
+
+    id: int
+    model_name: str
+    model_fingerprint: str
+    dim: int
+
+
+def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
+    """The newest generation's number and its space, the live one."""
+    row = connection.execute(
+        f"SELECT number, {_SPACE} FROM generations g JOIN spaces s ON s.id = g.space_id ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        raise IndexDamaged("the catalog names no generation; restore the index from a `retrieve backup`")
+    return row[0], Space(*row[1:])
+
+
+def all_spaces(connection: sqlite3.Connection) -> list[Space]:
+    """Every space of the catalog, oldest first."""
+    return [Space(*row) for row in connection.execute(f"SELECT {_SPACE} FROM spaces s ORDER BY s.id")]
+
+
+def open_space(connection: sqlite3.Connection, *, model_name: str, model_fingerprint: str, dim: int) -> Space:
+    """The space of a model, made if there is none yet; what it was filled with before is still there.
+
+    Its model is from now on opened by `model_name`.
+    """
+    connection.execute(
+        "INSERT INTO spaces (model_name, model_fingerprint, dim) VALUES (?, ?, ?)"
+        " ON CONFLICT (model_fingerprint) DO UPDATE SET model_name = excluded.model_name",
+        (model_name, model_fingerprint, dim),
+    )
+    row = connection.execute(
+        f"SELECT {_SPACE} FROM spaces s WHERE s.model_fingerprint = ?", (model_fingerprint,)
+    ).fetchone()
+    return Space(*row)
+
+
+def ids_to_fill(connection: sqlite3.Connection, space_id: int) -> list[int]:
+    """The visible pictures that have no vector in a space, ascending."""
+    rows = connection.execute(
+        "SELECT id FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?) ORDER BY id",
+        (space_id,),
+    )
+    return [row[0] for row in rows]
+
+
+def fill(connection: sqlite3.Connection, space_id: int, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+    """Give pictures their vector in a space; those that were removed meanwhile, or have one by now, are passed over.
+
+    Args:
+        vectors: picture id -> (D,) unit float32.
+    """
+    for picture_id, vector in vectors.items():
+        blob = np.ascontiguousarray(vector, dtype="<f2").tobytes()
+        connection.execute(
+            "INSERT OR IGNORE INTO embeddings SELECT id, ?, NULL, ?, ? FROM pictures WHERE id = ? AND removed IS NULL",
+            (space_id, blob, zlib.crc32(blob), picture_id),
+        )
+
+
+def make_live(connection: sqlite3.Connection, space: Space, note: str) -> int:
+    """Make a space the live one, in a new generation, and return its number.
+
+    The caller sees to it that every visible picture has a vector there.
+    """
+    number, _ = newest_generation(connection)
+    connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number + 1, space.id, time.time_ns(), note))
+    return number + 1
