@@ -16,6 +16,7 @@ from retrieval.encoder.compiled import Precision
 from retrieval.encoder.runtime import describe_model, open_encoder
 from retrieval.engine import SearchEngine
 from retrieval.images import DecodeLimits
+from retrieval.index_model import IndexModel, ModelOptions
 
 MODELS = ("efficientnet_lite2", "efficientnet_lite0")
 QUERIES_AT_ONCE = 256
@@ -52,7 +53,7 @@ def open_engine(index_dir: Path, model: str, precision: Precision) -> SearchEngi
         index_dir, model_name=described.name, model_fingerprint=described.fingerprint, dim=described.dim
     )
     embedder = Embedder(lambda: open_encoder(model, device="cpu", precision=precision), DecodeLimits())
-    return SearchEngine(store, embedder, DecodeLimits())
+    return SearchEngine(store, IndexModel(store.space, model, embedder, None), ModelOptions())
 
 
 def main() -> None:

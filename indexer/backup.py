@@ -13,6 +13,7 @@ from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.errors import IndexDamaged, IndexExists
 from indexer.files import sync_folder, total_bytes, translated_os_errors
 from indexer.segments import SEGMENTS_FOLDER
+from indexer.spaces import MODELS_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,11 @@ def backup(index_dir: Path, destination: Path) -> Backup:
                 catalog.backup_to(aside / CATALOG_FILE)
             generation, images, names = _contents(aside / CATALOG_FILE)
             for name in names:
-                _copy(index_dir / name, aside / name)
+                if not name.startswith(f"{MODELS_FOLDER}/"):
+                    _copy(index_dir / name, aside / name)
+                    continue
+                for path in sorted(path for path in (index_dir / name).rglob("*") if path.is_file()):
+                    _copy(path, aside / path.relative_to(index_dir))
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
             size_bytes = total_bytes(aside.rglob("*"))
@@ -73,6 +78,8 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
         generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
         images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
         names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM segments")]
+        models = "SELECT model_name FROM spaces WHERE model_name LIKE ? || '/%'"
+        names += [row[0] for row in connection.execute(models, (MODELS_FOLDER,))]
         names += [
             row[0]
             for row in connection.execute(

@@ -133,10 +133,8 @@ def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note:
     number, live_id = connection.execute(
         "SELECT number, space_id FROM generations ORDER BY number DESC LIMIT 1"
     ).fetchone()
-    if changes.has_vectors and space_id != live_id:
-        raise ModelMismatch(
-            "the index has moved to another model since these vectors were computed; refresh and embed them again"
-        )
+    if changes.has_vectors:
+        refuse_other_space(space_id, live_id)
     writer = _Writer(connection, number + 1, live_id)
     for put in changes.puts:
         writer.put(put)
@@ -151,6 +149,18 @@ def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note:
         number += 1
         connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, live_id, time.time_ns(), note))
     return Committed(number, writer.added, writer.updated, writer.removed, writer.outdated)
+
+
+def refuse_other_space(space_id: int, live_id: int) -> None:
+    """Raise unless the space of some vectors is the live one.
+
+    Raises:
+        ModelMismatch
+    """
+    if space_id != live_id:
+        raise ModelMismatch(
+            "the index has moved to another model since these vectors were computed; refresh and embed them again"
+        )
 
 
 class _Writer:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
 
+MODELS_FOLDER = "models"  # of an index: models that exist nowhere else, each in a folder that their space is named by
 _SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
 
 

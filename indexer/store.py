@@ -9,7 +9,7 @@ from pathlib import Path
 
 from indexer import kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
-from indexer.changes import Changes, Committed, apply
+from indexer.changes import Changes, Committed, apply, refuse_other_space
 from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexNotFound, IndexReadOnly
 from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
@@ -125,6 +125,8 @@ class IndexStore:
             DiskFull: no space for the changes, or, these being safe, none for the segment that was due.
         """
         space = self.space
+        if changes.has_vectors and changes.space_id is not None:
+            refuse_other_space(changes.space_id, space.id)
         if changes.puts:
             keys = [put.key for put in changes.puts]
             check_unit_rows([put.vector for put in changes.puts], space.dim, keys)
@@ -133,7 +135,7 @@ class IndexStore:
             check_unit_rows(list(changes.renewals.values()), space.dim, names)
         self._check_disk()
         with self._catalog.write() as connection:
-            committed = apply(connection, changes, changes.space_id or space.id, note)
+            committed = apply(connection, changes, space.id, note)
             is_due = sealing.is_due(connection, space.id)
         self.refresh()
         if is_due:

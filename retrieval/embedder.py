@@ -11,12 +11,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from indexer.errors import ModelMismatch
-from indexer.store import IndexStore
 from indexer.vectors import Vectors
 from retrieval.encoder.preprocess import decode_min_side, preprocess
-from retrieval.encoder.runtime import Encoder, open_encoder
-from retrieval.errors import PictureError, UnknownModel
+from retrieval.encoder.runtime import Encoder
+from retrieval.errors import PictureError
 from retrieval.images import DecodeLimits, decode, read_bytes
 from retrieval.records import Box
 from retrieval.threads import usable_cores
@@ -48,6 +46,11 @@ class Embedder:
                 if self._encoder is None:
                     self._encoder = self._open_model()
         return self._encoder
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some picture has needed the encoder."""
+        return self._encoder is not None
 
     def embed(self, images: Sequence[ImageLike], box: Box | None = None) -> Vectors:
         """(N, D) float32 unit embeddings of N pictures, or of the part `box` of each.
@@ -86,53 +89,6 @@ def naming(image: ImageLike) -> Iterator[None]:
         if isinstance(image, str | os.PathLike):
             raise type(error)(f"{os.fspath(image)}: {error}") from error
         raise
-
-
-def embedder_for(
-    store: IndexStore,
-    device: str = "auto",
-    threads: int | None = None,
-    batch_size: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),
-    model: str | os.PathLike[str] | None = None,
-) -> Embedder:
-    """An embedder whose encoder is the one that the index was built by; opening it checks that it still is.
-
-    Args:
-        model: where that is now; None: where it was.
-    """
-
-    def open_model() -> Encoder:
-        built_by = store.space.model_name
-        try:
-            encoder = open_encoder(model or built_by, device=device, threads=threads, batch_size=batch_size)
-        except UnknownModel as error:
-            raise UnknownModel(
-                f"index {store.index_dir} was built by {built_by}, which is not there ({error}); put it back, or say "
-                "with --model where it is now"
-            ) from error
-        try:
-            check_model(store, encoder.name, encoder.fingerprint)
-        except ModelMismatch:
-            encoder.close()
-            raise
-        return encoder
-
-    return Embedder(open_model, limits)
-
-
-def check_model(store: IndexStore, name: str, fingerprint: str) -> None:
-    """Raise unless a model is the one that the index was built by.
-
-    Raises:
-        ModelMismatch: names both.
-    """
-    space = store.space
-    if fingerprint != space.model_fingerprint:
-        raise ModelMismatch(
-            f"index {store.index_dir} was built by {space.model_name}@{space.model_fingerprint[:8]}, the query encoder "
-            f"is {name}@{fingerprint[:8]}; pass the former with --model, or index into another folder with --index"
-        )
 
 
 def content_of(image: ImageLike, limits: DecodeLimits) -> bytes:

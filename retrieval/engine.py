@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, overload
@@ -13,16 +14,19 @@ from numpy.typing import NDArray
 
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
+from indexer.errors import ModelMismatch
 from indexer.lookup import Picture
 from indexer.store import IndexStore, check_place
 from indexer.vectors import Vectors, check_unit_rows
-from retrieval.calibration import compare, find_matcher, find_matcher_if_whole
-from retrieval.embedder import Embedder, ImageLike, check_model, content_of, embedder_for, naming
+from retrieval.calibration import Matcher, compare, find_matcher
+from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
 from retrieval.errors import EngineUnusable, UnknownKey
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
+from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
+from retrieval.live import Live, LiveIndex
 from retrieval.records import Box
 from retrieval.results import Hit, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
@@ -44,22 +48,13 @@ class SearchEngine:
                 print(hit.score, hit.key)
     """
 
-    def __init__(
-        self,
-        store: IndexStore,
-        embedder: Embedder,
-        limits: DecodeLimits,
-        threads: int | None = None,
-        model: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, store: IndexStore, model: IndexModel, options: ModelOptions) -> None:
         """Use `create` or `open`."""
+        self._index = LiveIndex(store, model, options)
         self._store = store
-        self._embedder = embedder
-        self._limits = limits
-        self._threads = threads
-        self._model = model or store.space.model_name
-        self._matcher = find_matcher_if_whole(self._model, store.space.model_fingerprint)
-        self._search_threads = thread_budget(threads).search
+        self._limits = options.limits
+        self._threads = options.threads
+        self._search_threads = thread_budget(options.threads).search
         self._pid = os.getpid()
         self._is_closed = False
 
@@ -96,7 +91,8 @@ class SearchEngine:
             model_fingerprint=described.fingerprint,
             dim=described.dim,
         )
-        return cls(store, embedder_for(store, device, threads, batch_size, limits), limits, threads)
+        options = ModelOptions(device, threads, batch_size, limits)
+        return cls(store, open_index_model(store.index_dir, store.space, options), options)
 
     @classmethod
     def open(
@@ -124,8 +120,9 @@ class SearchEngine:
         try:
             if model is not None:
                 described = describe_model(model)
-                check_model(store, described.name, described.fingerprint)
-            return cls(store, embedder_for(store, device, threads, batch_size, limits, model), limits, threads, model)
+                check_model(store.index_dir, store.space, described.name, described.fingerprint)
+            options = ModelOptions(device, threads, batch_size, limits)
+            return cls(store, open_index_model(store.index_dir, store.space, options, model), options)
         except BaseException:
             store.close()
             raise
@@ -138,12 +135,12 @@ class SearchEngine:
     @property
     def generation(self) -> int:
         """The generation that searches answer from."""
-        return self._store.snapshot.generation
+        return self._index.now.snapshot.generation
 
     @property
     def model_fingerprint(self) -> str:
-        """Of the model that the index was built by."""
-        return self._store.space.model_fingerprint
+        """Of the model that this generation was embedded by."""
+        return self._index.now.model.space.model_fingerprint
 
     def sync(
         self,
@@ -176,8 +173,12 @@ class SearchEngine:
         prefix = self.key_prefix(gallery) if key_prefix is None else key_prefix
         options = SyncOptions(self._limits, remove, allow_removals, self._threads)
         with self._store.job("index"):
+            embedder = self._index.follow().model.embedder  # a job keeps the index at one model
             listing = read_gallery(gallery, key_prefix=prefix, exclude=[str(self.index_dir)])
-            return sync(self._store, self._embedder, listing, prefix, options, on_progress)
+            try:
+                return sync(self._store, embedder, listing, prefix, options, on_progress)
+            finally:
+                self._index.follow()
 
     def key_prefix(self, gallery: str | os.PathLike[str]) -> str:
         """What the keys of a gallery began with when it was first synced; "" where it never was."""
@@ -214,7 +215,8 @@ class SearchEngine:
         self._check_usable()
         with naming(image):
             content = content_of(image, self._limits)
-            vector = self._embedder.embed([content], box)[0]
+            live = self._index.now
+            vector = live.model.embedder.embed([content], box)[0]
         path = os.path.abspath(image) if isinstance(image, str | os.PathLike) else self._store.keep(content)
         put = Put(
             key,
@@ -228,7 +230,12 @@ class SearchEngine:
             attributes=Attributes(product_id, label, dict(metadata or {})),
             expected_id=ANY_PICTURE,
         )
-        return self._store.commit(Changes(puts=[put]), "upsert").generation
+        while True:
+            try:
+                return self._index.commit(Changes(puts=[put], space_id=live.model.space.id), "upsert").generation
+            except ModelMismatch:  # another model has become the index's since the picture was embedded
+                live = self._index.refresh()
+                put = replace(put, vector=live.model.embedder.embed([content], box)[0])
 
     def update_metadata(
         self,
@@ -257,7 +264,7 @@ class SearchEngine:
             before.label if label is _KEEP else label,
             before.metadata if metadata is _KEEP else dict(metadata),
         )
-        committed = self._store.commit(Changes(attributes={key: attributes}), "update metadata")
+        committed = self._index.commit(Changes(attributes={key: attributes}), "update metadata")
         if committed.outdated:
             raise UnknownKey(f"picture {key!r} was removed from index {self.index_dir} meanwhile")
         return committed.generation
@@ -279,7 +286,7 @@ class SearchEngine:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise UnknownKey(f"no picture {missing[0]!r}{more} in index {self.index_dir}; nothing was removed")
-        return self._store.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
+        return self._index.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
 
     @overload
     def search(self, images: ImageLike, k: int = 10, *, min_score: float | None = None) -> SearchResult: ...
@@ -311,24 +318,33 @@ class SearchEngine:
             ValueError: k is below 1.
         """
         self._check_usable()
-        if isinstance(images, list | tuple):
-            return self._answer(self._embedder.embed(images), k, min_score, [_name_of(image) for image in images])
-        vectors = self._embedder.embed([images])
-        return self._answer(vectors, k, min_score, [_name_of(images)])[0]
+        live = self._index.now
+        several = list(images) if isinstance(images, list | tuple) else [images]
+        vectors = live.model.embedder.embed(several)
+        results = self._answer(live, vectors, k, min_score, [_name_of(image) for image in several])
+        return results if isinstance(images, list | tuple) else results[0]
 
-    def search_vectors(self, vectors: Vectors, k: int = 10, *, min_score: float | None = None) -> list[SearchResult]:
+    def search_vectors(
+        self, vectors: Vectors, k: int = 10, *, min_score: float | None = None, model_fingerprint: str | None = None
+    ) -> list[SearchResult]:
         """Find the pictures nearest to embeddings of the index's model.
 
         Args:
             vectors: (Q, D) unit rows.
             k, min_score: as in `search`.
+            model_fingerprint: of the model that embedded them; None trusts that it is the one the engine searches with.
 
         Raises:
             VectorError: wrong shape, or rows not of unit length.
+            ModelMismatch: the engine has moved to another model since.
         """
         self._check_usable()
-        checked = check_unit_rows(vectors, self._store.space.dim)
-        return self._answer(checked, k, min_score, [None] * len(checked))
+        live = self._index.now
+        space = live.model.space
+        if model_fingerprint is not None:
+            check_model(self.index_dir, space, "another model", model_fingerprint)
+        checked = check_unit_rows(vectors, space.dim)
+        return self._answer(live, checked, k, min_score, [None] * len(checked))
 
     def match(self, a: ImageLike, b: ImageLike, *, false_accept_rate: float | None = None) -> MatchResult:
         """Say how alike two pictures are, neither of which needs to be in the index.
@@ -342,9 +358,12 @@ class SearchEngine:
             ModelDamaged: the model's calibration cannot be read.
             ModelError: a decision is wanted, and the model is not calibrated, or on too few pairs for this rate.
         """
-        vectors = self.embed([a, b])
-        matcher = find_matcher(self._model, self.model_fingerprint)
-        return compare(vectors, (_name_of(a), _name_of(b)), matcher, self.model_fingerprint, false_accept_rate)
+        self._check_usable()
+        model = self._index.now.model
+        vectors = model.embedder.embed([a, b])
+        fingerprint = model.space.model_fingerprint
+        matcher = find_matcher(model.address, fingerprint)
+        return compare(vectors, (_name_of(a), _name_of(b)), matcher, fingerprint, false_accept_rate)
 
     def embed(self, images: Sequence[ImageLike]) -> Vectors:
         """(N, D) unit embeddings of N pictures, as the index's model sees them.
@@ -353,12 +372,12 @@ class SearchEngine:
             PictureError: one of them cannot be used.
         """
         self._check_usable()
-        return self._embedder.embed(images)
+        return self._index.now.model.embedder.embed(images)
 
     def info(self) -> IndexInfo:
         """What the index holds."""
         self._check_usable()
-        snapshot = self._store.snapshot
+        snapshot = self._index.now.snapshot
         space = snapshot.space
         return IndexInfo(
             snapshot.images,
@@ -370,9 +389,16 @@ class SearchEngine:
         )
 
     def refresh(self) -> int:
-        """Move to the newest generation that anybody has committed, and return its number."""
+        """Move to the newest generation that anybody has committed, with its model, and return its number.
+
+        Searches in other threads go on meanwhile, each with the generation and the model that it began with.
+
+        Raises:
+            UnknownModel, ModelDamaged, ModelMismatch: another model has become the index's and cannot be opened; the
+                engine stays where it was.
+        """
         self._check_usable()
-        return self._store.refresh()
+        return self._index.refresh().snapshot.generation
 
     def backup(self, destination: str | os.PathLike[str]) -> Backup:
         """Copy the newest generation into a new folder, while readers and writers go on.
@@ -388,8 +414,7 @@ class SearchEngine:
         """Let go of the index and the encoder. May be called twice."""
         if not self._is_closed and self._pid == os.getpid():
             self._is_closed = True
-            self._store.close()
-            self._embedder.close()
+            self._index.close()
 
     def __enter__(self) -> Self:
         return self
@@ -400,15 +425,15 @@ class SearchEngine:
         self.close()
 
     def _answer(
-        self, vectors: Vectors, k: int, min_score: float | None, names: Sequence[str | None]
+        self, live: Live, vectors: Vectors, k: int, min_score: float | None, names: Sequence[str | None]
     ) -> list[SearchResult]:
         if k < 1:
             raise ValueError(f"k is {k}, at least 1 is needed")
-        snapshot = self._store.snapshot
+        snapshot = live.snapshot
         found = snapshot.search(vectors, k, self._search_threads)
         pictures = self._store.pictures(snapshot, np.unique(found.ids[found.ids >= 0]).tolist())
         lowest = -np.inf if min_score is None else min_score
-        probabilities = self._match_probabilities(found.scores)
+        probabilities = _match_probabilities(live.model.matcher, found.scores)
         results = []
         for name, *columns in zip(names, found.ids.tolist(), found.scores.tolist(), probabilities, strict=True):
             matches = [
@@ -420,13 +445,6 @@ class SearchEngine:
             results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
         return results
 
-    def _match_probabilities(self, scores: NDArray[np.float32]) -> list[list[float | None]]:
-        """For (Q, k) scores, -inf where there is no hit."""
-        if self._matcher is None:
-            return [[None] * scores.shape[1]] * len(scores)
-        probabilities: list[list[float | None]] = self._matcher.calibration.probability(np.clip(scores, -1, 1)).tolist()
-        return probabilities
-
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
             raise EngineUnusable(
@@ -435,6 +453,14 @@ class SearchEngine:
             )
         if self._is_closed:
             raise EngineUnusable(f"the engine of {self.index_dir} is closed; open it again")
+
+
+def _match_probabilities(matcher: Matcher | None, scores: NDArray[np.float32]) -> list[list[float | None]]:
+    """For (Q, k) scores, -inf where there is no hit."""
+    if matcher is None:
+        return [[None] * scores.shape[1]] * len(scores)
+    probabilities: list[list[float | None]] = matcher.calibration.probability(np.clip(scores, -1, 1)).tolist()
+    return probabilities
 
 
 def _hit(rank: int, picture: Picture, score: float, probability: float | None) -> Hit:

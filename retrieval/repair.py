@@ -9,8 +9,9 @@ from indexer.changes import Changes
 from indexer.integrity import salvage
 from indexer.locks import job_lock
 from indexer.store import IndexStore
-from retrieval.embedder import Embedder, embedder_for
+from retrieval.embedder import Embedder
 from retrieval.errors import PictureError
+from retrieval.index_model import open_index_model
 from retrieval.records import Box
 
 
@@ -39,7 +40,7 @@ def repair(index_dir: str | os.PathLike[str]) -> Repair:
     with job_lock(folder, "verify --repair"):
         salvage(folder)
         store = IndexStore(folder)
-        embedder = embedder_for(store)
+        embedder = open_index_model(folder, store.space).embedder
         try:
             return _embed_again(store, embedder)
         finally:

@@ -24,6 +24,8 @@ LAYERS = {
         "refresh client repair",
         "engine training",
         "sync evaluation",
+        "live",
+        "index_model",
         "pipeline embedder calibration report",
         "encoder gallery images rerank feedback evaluation.metrics",
         "results",  # an IndexReport lists what was Skipped

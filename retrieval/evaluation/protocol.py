@@ -6,13 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from indexer.store import IndexStore
-from retrieval.embedder import embedder_for
 from retrieval.encoder.runtime import Encoder, open_encoder
 from retrieval.errors import GalleryError
 from retrieval.evaluation.pictures import EmbeddedPictures, OnProgress, embed_pictures, index_pictures, read_side
 from retrieval.evaluation.summary import Evaluated, compared, summarised
 from retrieval.gallery.labelled import LabelledPictures
 from retrieval.images import DEFAULT_LIMITS, DecodeLimits
+from retrieval.index_model import ModelOptions, open_index_model
 from retrieval.results import EvaluationReport, ModelInfo
 
 Source = str | os.PathLike[str]
@@ -111,7 +111,8 @@ def _on_index(
         stack.callback(store.close)
         gallery = index_pictures(store)
         _refuse_strangers(asked, gallery.pictures)
-        embedder = embedder_for(store, options.device, options.threads, limits=options.limits)
+        how = ModelOptions(options.device, options.threads, limits=options.limits)
+        embedder = open_index_model(store.index_dir, store.space, how).embedder
         stack.callback(embedder.close)
         queries = _embed(asked, embedder.encoder, "queries", options, on_progress)
         runs = [Evaluated(_described(embedder.encoder), queries, gallery)]
