@@ -56,12 +56,12 @@ def open_space(connection: sqlite3.Connection, *, model_name: str, model_fingerp
     return Space(*row)
 
 
-def ids_to_fill(connection: sqlite3.Connection, space_id: int) -> list[int]:
-    """The visible pictures that have no vector in a space, ascending."""
+def ids_to_fill(connection: sqlite3.Connection, space_id: int, after_id: int = 0, most: int = -1) -> list[int]:
+    """The visible pictures above `after_id` that have no vector in a space, ascending; the first `most`, -1 for all."""
     rows = connection.execute(
-        "SELECT id FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?) ORDER BY id",
-        (space_id,),
+        "SELECT id FROM pictures p WHERE id > ? AND removed IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?) ORDER BY id LIMIT ?",
+        (after_id, space_id, most),
     )
     return [row[0] for row in rows]
 

@@ -282,12 +282,21 @@ class IndexStore:
         with self._catalog.read() as connection:
             return lookup.picture_by_key(connection, self.index_dir, key)
 
-    def pictures_without_vector(self, space: Space | None = None) -> list[lookup.Picture]:
-        """Pictures of the newest generation that have no vector in a space; in the live one, None, by damage alone."""
+    def pictures_without_vector(
+        self, space: Space | None = None, *, after_id: int = 0, most: int = -1
+    ) -> list[lookup.Picture]:
+        """Pictures of the newest generation that have no vector in a space, by ascending id.
+
+        Args:
+            space: None: the live one, where only damage leaves such pictures.
+            after_id: leave out ids up to this one.
+            most: the first so many; -1 for all.
+        """
         with self._catalog.read() as connection:
             number, live = spaces.newest_generation(connection)
-            ids = spaces.ids_to_fill(connection, (space or live).id)
-            return list(lookup.pictures_by_id(connection, self.index_dir, number, ids).values())
+            ids = spaces.ids_to_fill(connection, (space or live).id, after_id, most)
+            found = lookup.pictures_by_id(connection, self.index_dir, number, ids)
+        return [found[id_] for id_ in ids]
 
     def products(self) -> int:
         """The number of different products in the newest generation."""

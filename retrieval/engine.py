@@ -27,10 +27,9 @@ from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
 from retrieval.live import Live, LiveIndex
-from retrieval.records import Box
+from retrieval.records import Box, box_text
 from retrieval.results import Hit, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
-from retrieval.sync.plan import box_text
 from retrieval.threads import thread_budget
 
 _KEEP: Final[Any] = object()  # "leave as it is", where None means "none"

@@ -1,5 +1,6 @@
 """What a gallery is made of: pictures that are to be indexed, and pictures that were set aside."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,16 @@ class Box(NamedTuple):
     width: float
     height: float
     is_relative: bool = False
+
+
+def box_text(box: Box | None) -> str | None:
+    """A box as an index's catalog stores it: a JSON list, so that equal boxes are equal text."""
+    return None if box is None else json.dumps(list(box))
+
+
+def box_of(text: str | None) -> Box | None:
+    """The box that `box_text` wrote."""
+    return None if text is None else Box(*json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

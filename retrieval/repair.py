@@ -1,6 +1,5 @@
 """Mending a damaged index: keep every intact vector, embed the others again from their pictures."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from indexer.store import IndexStore
 from retrieval.embedder import Embedder
 from retrieval.errors import PictureError
 from retrieval.index_model import open_index_model
-from retrieval.records import Box
+from retrieval.records import box_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,7 @@ def _embed_again(store: IndexStore, embedder: Embedder) -> Repair:
     changes = Changes()
     for picture in store.pictures_without_vector():
         try:
-            box = None if picture.box is None else Box(*json.loads(picture.box))
-            changes.renewals[picture.id] = embedder.embed([picture.path], box)[0]
+            changes.renewals[picture.id] = embedder.embed([picture.path], box_of(picture.box))[0]
             done.embedded.append(picture.key)
         except PictureError:
             changes.removes[picture.key] = picture.id

@@ -1,6 +1,5 @@
 """Which pictures are ranked for which, under which labels, and where do their embeddings come from?"""
 
-import json
 import os
 import time
 from collections.abc import Callable, Collection
@@ -21,7 +20,7 @@ from retrieval.gallery.labelled import LabelledPictures, label_of, number_classe
 from retrieval.gallery.sources import read_labelled
 from retrieval.images import DecodeLimits
 from retrieval.pipeline import Embedded, embed
-from retrieval.records import Box, ImageRecord, Skipped
+from retrieval.records import ImageRecord, Skipped, box_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +188,5 @@ def _record(picture: Picture, key_prefix: str = "") -> ImageRecord:
         mtime_ns=-1,
         product_id=picture.attributes.product_id,
         label=picture.attributes.label,
-        box=None if picture.box is None else Box(*json.loads(picture.box)),
+        box=box_of(picture.box),
     )

@@ -8,7 +8,7 @@ from indexer.lookup import Known, KnownSkip
 from indexer.store import IndexStore, Source
 from retrieval.errors import GalleryError, RemovalsRefused
 from retrieval.images import DEFAULT_LIMITS, DecodeLimits, may_pass_now
-from retrieval.records import Box, ImageRecord, Listing, Skipped
+from retrieval.records import ImageRecord, Listing, Skipped, box_text
 
 RACY_MTIME_NS = 2_000_000_000  # coarsest modification time in use (FAT); a younger file may change unseen
 LARGEST_REMOVAL = 0.2  # share of a source that may vanish without a question
@@ -169,8 +169,3 @@ def attributes_of(record: ImageRecord) -> Attributes:
 def attributes_before(before: Known) -> Attributes:
     """The same of what the catalog holds."""
     return Attributes(before.product_id, before.label, json.loads(before.metadata))
-
-
-def box_text(box: Box | None) -> str | None:
-    """A box as the catalog stores it: a JSON list, so that equal boxes are equal text."""
-    return None if box is None else json.dumps(list(box))

@@ -14,9 +14,9 @@ from retrieval.encoder.runtime import Encoder
 from retrieval.errors import GalleryError
 from retrieval.images import DecodeLimits
 from retrieval.pipeline import Embedded, Unchanged, embed
-from retrieval.records import ImageRecord, Listing, Skipped
+from retrieval.records import ImageRecord, Listing, Skipped, box_text
 from retrieval.results import IndexReport
-from retrieval.sync.plan import Plan, attributes_before, attributes_of, box_text, make_plan, refuse_suspicious_removals
+from retrieval.sync.plan import Plan, attributes_before, attributes_of, make_plan, refuse_suspicious_removals
 
 COMMIT_EVERY_S = 2.0  # what a killed run has to do again at most; a commit costs some 20 ms
 COMMIT_ROWS = 2048
