@@ -58,7 +58,7 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
 @click.option("--patience", type=click.IntRange(0), metavar="N", help="Epochs without improvement.")
 @click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
 @click.option("--train-px", type=click.IntRange(16), metavar="P", help="Side of training pictures; smaller is faster.")
-@click.option("--freeze-batch-norm", is_flag=True, help="Keep the backbone's batch statistics.")
+@click.option("--freeze-batch-norm/--no-freeze-batch-norm", default=True, help="Keep the backbone's batch statistics.")
 @click.option("--augment", multiple=True, metavar="NAME=VALUE", help=f"Strengths: {_STRENGTHS}; or 'none'.")
 @click.option("--drop-conflicts", is_flag=True, help="Leave out pictures that stand under two labels.")
 @click.option("--allow-unlabelled", is_flag=True, help="Leave out pictures without a label.")

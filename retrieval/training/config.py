@@ -60,7 +60,8 @@ class TrainConfig:
         clip: the largest norm of the gradient.
         average: decay of the running average of the weights, which is what is kept; 0 keeps the last weights.
         precision: of the forward pass; "auto" is bfloat16 on CPUs that have it and on GPUs.
-        freeze_batch_norm: keep the statistics that the backbone came with.
+        freeze_batch_norm: keep the statistics that the backbone came with. Those of a batch of a few classes are not
+            those of the catalogue (decision 24).
         freeze_backbone: train pooling and projection alone, three times as fast.
         train_px: P of training pictures, None for that of embedding. Smaller is faster; a network tested on larger
             pictures than it was trained on sees objects at the size that random crops have shown it.
@@ -105,7 +106,7 @@ class TrainConfig:
     clip: float = 10.0
     average: float = 0.99
     precision: Precision = "auto"
-    freeze_batch_norm: bool = False
+    freeze_batch_norm: bool = True
     freeze_backbone: bool = False
     train_px: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)

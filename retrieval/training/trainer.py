@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.encoder.weights import load_twin
 from retrieval.errors import TrainingCollapsed, TrainingDiverged, TrainingError
 from retrieval.threads import thread_budget
 from retrieval.training.average import WeightAverage
+from retrieval.training.batch_norm import freeze_batch_norm
 from retrieval.training.catalogue import Catalogue
 from retrieval.training.collapse import Spread, measure_spread
 from retrieval.training.config import TrainConfig
@@ -195,9 +195,7 @@ class Trainer:
         if self._config.freeze_backbone:
             self._network.backbone.eval()
         if self._config.freeze_batch_norm:
-            for module in self._network.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            freeze_batch_norm(self._network)
 
     def _factor(self, share_of_epoch: float) -> float:
         """Of the full learning rates, at this point."""

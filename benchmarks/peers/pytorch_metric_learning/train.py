@@ -19,6 +19,7 @@ from pytorch_metric_learning.miners import BatchHardMiner
 
 from retrieval.threads import thread_budget
 from retrieval.training.average import WeightAverage
+from retrieval.training.batch_norm import freeze_batch_norm
 from retrieval.training.config import TrainConfig
 from retrieval.training.dataset import open_training_set
 from retrieval.training.depthwise import speed_up_depthwise
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--average", type=float, default=0.0)
+    parser.add_argument("--freeze-batch-norm", action="store_true")
     asked = parser.parse_args()
     config = TrainConfig(
         asked.source, asked.out, from_model=asked.model, epochs=asked.epochs, train_px=asked.train_px, seed=asked.seed,
@@ -67,6 +69,8 @@ def main() -> None:
         groups = groups_of_classes(pictures.labels, config.pictures_per_class, random)
         batches = batches_of_groups(groups, pictures.labels, config.classes_per_batch)
         network.train()
+        if asked.freeze_batch_norm:
+            freeze_batch_norm(network)
         total = 0.0
         for number, pixels in enumerate(loader.training_batches(batches, [config.seed, epoch])):
             progress = (epoch + number / len(batches)) / config.epochs
