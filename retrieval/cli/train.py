@@ -57,6 +57,7 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
 @click.option("--schedule", type=click.Choice(["plateau", "cosine"]), help="Of the learning rates.")
 @click.option("--patience", type=click.IntRange(0), metavar="N", help="Epochs without improvement.")
 @click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
+@click.option("--embed-px", type=click.IntRange(16), metavar="P", help="Side of pictures that the model will take.")
 @click.option("--train-px", type=click.IntRange(16), metavar="P", help="Side of training pictures; smaller is faster.")
 @click.option("--freeze-batch-norm/--no-freeze-batch-norm", default=True, help="Keep the backbone's batch statistics.")
 @click.option("--augment", multiple=True, metavar="NAME=VALUE", help=f"Strengths: {_STRENGTHS}; or 'none'.")

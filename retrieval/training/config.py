@@ -63,6 +63,8 @@ class TrainConfig:
         freeze_batch_norm: keep the statistics that the backbone came with. Those of a batch of a few classes are not
             those of the catalogue (decision 24).
         freeze_backbone: train pooling and projection alone, three times as fast.
+        embed_px: P of the pictures that the trained model embeds; None keeps the model's own. Larger sees finer print
+            and costs time with every picture, when indexing too.
         train_px: P of training pictures, None for that of embedding. Smaller is faster; a network tested on larger
             pictures than it was trained on sees objects at the size that random crops have shown it.
         augmentation: how pictures are changed.
@@ -108,6 +110,7 @@ class TrainConfig:
     precision: Precision = "auto"
     freeze_batch_norm: bool = True
     freeze_backbone: bool = False
+    embed_px: int | None = None
     train_px: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     mine_every: int = 1
@@ -124,7 +127,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, low in (
             ("dim", 2), ("epochs", 1), ("classes_per_batch", 2), ("pictures_per_class", 2), ("mine_every", 1),
-            ("train_px", 16), ("patience", 0), ("threads", 1), ("seed", 0),
+            ("embed_px", 16), ("train_px", 16), ("patience", 0), ("threads", 1), ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:

@@ -11,6 +11,7 @@ from retrieval.encoder.checkpoint import ModelConfig, read_config
 from retrieval.encoder.twin import TwinEncoder
 from retrieval.encoder.weights import build_backbone, load_twin
 from retrieval.errors import TrainingError
+from retrieval.files import one_line
 from retrieval.training.config import DEFAULT_DIM, TrainConfig
 
 _WHITENING = -0.25  # power of the eigenvalues: between leaving them (0) and making them equal (-0.5)
@@ -25,17 +26,19 @@ def open_network(config: TrainConfig) -> TwinEncoder:
 
     Raises:
         UnknownModel, WeightsUnavailable, ModelDamaged, ModelError: as `load_twin` says.
-        TrainingError: this model cannot be pooled or projected so.
+        TrainingError: this model cannot be pooled or projected so, or take pictures of that side.
     """
     torch.manual_seed(config.seed)
     name = resolve_model(config.from_model).name
     if config.from_model == tiny_cnn.NAME:
+        _check_side(tiny_cnn.build(), tiny_cnn.CONFIG, config.embed_px)
         return TwinEncoder(tiny_cnn.CONFIG, tiny_cnn.build())
     twin = load_twin(config.from_model)
     wanted = _wanted(twin.config, config)
     if wanted == twin.config:
         return twin.requires_grad_(True)
     backbone = twin.backbone
+    _check_side(backbone, twin.config, config.embed_px)
     if (wanted.pooling == "native") != (twin.config.pooling == "native"):
         backbone = build_backbone(wanted.architecture, wanted.pooling)
         backbone.load_state_dict(twin.backbone.state_dict())
@@ -90,9 +93,23 @@ def _wanted(start: ModelConfig, config: TrainConfig) -> ModelConfig:
     if dim is not None and dim > start.feature_dim:
         raise TrainingError(f"{start.name} yields {start.feature_dim} values; --dim {dim} must not be more")
     preprocessing = start.preprocessing
-    if not config.freeze_backbone:
-        preprocessing = dataclasses.replace(preprocessing, resize_px=preprocessing.input_px)
+    if not config.freeze_backbone or config.embed_px is not None:
+        side = config.embed_px or preprocessing.input_px
+        preprocessing = dataclasses.replace(preprocessing, input_px=side, resize_px=side)
     return dataclasses.replace(start, pooling=pooling, projection_dim=dim, preprocessing=preprocessing)
+
+
+def _check_side(backbone: nn.Module, config: ModelConfig, side: int | None) -> None:
+    """Refuse another side where the network cannot take it: some are built for one alone."""
+    if side in (None, config.preprocessing.input_px):
+        return
+    try:
+        with torch.inference_mode():
+            backbone.eval()(torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:  # as its author saw fit
+        raise TrainingError(
+            f"{config.architecture} cannot take pictures of {side} px ({one_line(error)}); leave out --embed-px"
+        ) from error
 
 
 def _check_map(backbone: nn.Module, config: ModelConfig) -> None:

@@ -91,6 +91,20 @@ def test_a_backbone_that_is_trained_sees_the_whole_square(freeze_backbone: bool,
     assert twin.config.preprocessing.resize_px == resize_px
 
 
+@pytest.mark.parametrize("freeze_backbone", [True, False])
+def test_the_model_takes_pictures_of_the_side_asked_for(tmp_path: Path, freeze_backbone: bool) -> None:
+    make_model(tmp_path / "shop")
+    twin = open_network(starting_from(tmp_path / "shop", embed_px=48, freeze_backbone=freeze_backbone)).eval()
+
+    assert twin.config.preprocessing == dataclasses.replace(PREPROCESSING, input_px=48, resize_px=48)
+    assert twin(pixels(side=48)).shape == (2, 16)
+
+
+def test_a_side_that_a_network_is_not_built_for_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"tiny_cnn cannot take pictures of 80 px .*leave out --embed-px"):
+        open_network(TrainConfig("shop", "out", from_model="tiny_cnn", embed_px=80))
+
+
 def test_another_length_keeps_the_backbone_and_asks_for_a_new_head(tmp_path: Path) -> None:
     saved = make_model(tmp_path / "shop")
     config = starting_from(tmp_path / "shop", dim=8)

@@ -24,6 +24,7 @@ CONFIG = TrainConfig("shop", "models/shop")
         ("pictures_per_class", 1, 2),
         ("mine_every", 0, 1),
         ("train_px", 15, 16),
+        ("embed_px", 15, 16),
         ("patience", -1, 0),
         ("threads", 0, 1),
         ("seed", -1, 0),
