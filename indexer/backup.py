@@ -57,10 +57,7 @@ def backup(index_dir: Path, destination: Path) -> Backup:
                 catalog.backup_to(aside / CATALOG_FILE)
             generation, images, names = _contents(aside / CATALOG_FILE)
             for name in names:
-                if not name.startswith(f"{MODELS_FOLDER}/"):
-                    _copy(index_dir / name, aside / name)
-                    continue
-                for path in sorted(path for path in (index_dir / name).rglob("*") if path.is_file()):
+                for path in _files(index_dir / name):
                     _copy(path, aside / path.relative_to(index_dir))
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
@@ -87,6 +84,11 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
             )
         ]
     return generation, images, names
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or all files of a folder, which a model is."""
+    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import ModelMismatch
+from indexer.spaces import add_generation, fill, newest_generation, refuse_other_space
 
 ANY_PICTURE: Final = -1  # `expected_id`: whatever is under the key now, the later write wins
 NO_PICTURE: Final = 0  # `expected_id`: nothing may be under the key by now
@@ -31,7 +29,7 @@ class Put:
     """A picture to add, or to put in place of what its key holds.
 
     Attributes:
-        vector: (D,) unit float32, the picture's embedding in the space of the `Changes`.
+        vector: (D,) unit float32, the picture's embedding in the live space.
         source_id: the gallery that owns the key, or None for an upsert, which no sync may touch.
         path: of the file; None where it is the source's folder and the key.
         expected_id: commit only if this picture is (still) what the key holds.
@@ -82,7 +80,6 @@ class Changes:
         renewals: picture id -> (D,) unit float32, for pictures that have lost their vector.
         touches, skips: bookkeeping; alone, they make no new generation.
         unskips: (source_id, key) no longer to be remembered as undecodable.
-        space_id: of the space that all vectors are of; None: whichever the store has open as it commits.
     """
 
     puts: list[Put] = field(default_factory=list)
@@ -92,10 +89,9 @@ class Changes:
     touches: list[Touch] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     unskips: list[tuple[int, str]] = field(default_factory=list)
-    space_id: int | None = None
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__ if name != "space_id")
+        return any(getattr(self, name) for name in self.__slots__)
 
     @property
     def has_vectors(self) -> bool:
@@ -130,12 +126,10 @@ def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note:
     Raises:
         ModelMismatch: another space is live by now.
     """
-    number, live_id = connection.execute(
-        "SELECT number, space_id FROM generations ORDER BY number DESC LIMIT 1"
-    ).fetchone()
+    number, live = newest_generation(connection)
     if changes.has_vectors:
-        refuse_other_space(space_id, live_id)
-    writer = _Writer(connection, number + 1, live_id)
+        refuse_other_space(space_id, live.id)
+    writer = _Writer(connection, number + 1, live.id)
     for put in changes.puts:
         writer.put(put)
     for key, expected_id in changes.removes.items():
@@ -147,26 +141,15 @@ def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note:
     _keep_books(connection, changes)
     if writer.has_changed:
         number += 1
-        connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, live_id, time.time_ns(), note))
+        add_generation(connection, number, live.id, note)
     return Committed(number, writer.added, writer.updated, writer.removed, writer.outdated)
-
-
-def refuse_other_space(space_id: int, live_id: int) -> None:
-    """Raise unless the space of some vectors is the live one.
-
-    Raises:
-        ModelMismatch
-    """
-    if space_id != live_id:
-        raise ModelMismatch(
-            "the index has moved to another model since these vectors were computed; refresh and embed them again"
-        )
 
 
 class _Writer:
     """Changes rows so that they take effect in one generation, and older generations stay what they were."""
 
     def __init__(self, connection: sqlite3.Connection, generation: int, space_id: int) -> None:
+        self._connection = connection
         self._execute = connection.execute
         self._generation = generation
         self._space_id = space_id
@@ -194,8 +177,7 @@ class _Writer:
                 *(put.size_bytes, put.mtime_ns, put.scanned_ns, put.box, self._generation),
             ),
         ).lastrowid
-        self._insert_vector(picture_id, put.vector)
-        self._insert_attributes(picture_id, put.attributes)
+        self._complete(picture_id, put.vector, put.attributes)
         (self.added if current == NO_PICTURE else self.updated).append(put.key)
 
     def remove(self, key: str, expected_id: int) -> None:
@@ -228,15 +210,14 @@ class _Writer:
             f"INSERT INTO pictures ({columns}, added) SELECT {columns}, ? FROM pictures WHERE id = ?",
             (self._generation, picture_id),
         ).lastrowid
-        self._insert_vector(renewed_id, vector)
-        self._insert_attributes(renewed_id, Attributes(product_id, label, json.loads(metadata)))
+        self._complete(renewed_id, vector, Attributes(product_id, label, json.loads(metadata)))
         self.updated.append(row[0])
 
-    def _insert_vector(self, picture_id: int | None, vector: NDArray[np.float32]) -> None:
-        blob = np.ascontiguousarray(vector, dtype="<f2").tobytes()
-        self._execute(
-            "INSERT INTO embeddings VALUES (?, ?, NULL, ?, ?)", (picture_id, self._space_id, blob, zlib.crc32(blob))
-        )
+    def _complete(self, picture_id: int | None, vector: NDArray[np.float32], attributes: Attributes) -> None:
+        """Give a picture that has just been added its vector and its attributes."""
+        assert picture_id is not None
+        fill(self._connection, self._space_id, {picture_id: vector})
+        self._insert_attributes(picture_id, attributes)
 
     def _current(self, key: str) -> int:
         row = self._execute("SELECT id FROM pictures WHERE key = ? AND removed IS NULL", (key,)).fetchone()
@@ -253,7 +234,7 @@ class _Writer:
             "UPDATE attributes SET until = ? WHERE picture_id = ? AND until IS NULL", (self._generation, picture_id)
         )
 
-    def _insert_attributes(self, picture_id: int | None, attributes: Attributes) -> None:
+    def _insert_attributes(self, picture_id: int, attributes: Attributes) -> None:
         self._execute(
             "INSERT INTO attributes VALUES (?, ?, ?, ?, ?, NULL)",
             (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import IndexDamaged
+from indexer.errors import IndexDamaged, ModelMismatch
 
 MODELS_FOLDER = "models"  # of an index: models that exist nowhere else, each in a folder that their space is named by
 _SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
@@ -80,11 +80,21 @@ def fill(connection: sqlite3.Connection, space_id: int, vectors: Mapping[int, ND
         )
 
 
-def make_live(connection: sqlite3.Connection, space: Space, note: str) -> int:
-    """Make a space the live one, in a new generation, and return its number.
+def add_generation(connection: sqlite3.Connection, number: int, space_id: int, note: str) -> None:
+    """Write the newest generation: with the space of the one before it, or with one that becomes the live one.
 
     The caller sees to it that every visible picture has a vector there.
     """
-    number, _ = newest_generation(connection)
-    connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number + 1, space.id, time.time_ns(), note))
-    return number + 1
+    connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?)", (number, space_id, time.time_ns(), note))
+
+
+def refuse_other_space(space_id: int, live_id: int) -> None:
+    """Raise unless the space of some vectors is the live one.
+
+    Raises:
+        ModelMismatch
+    """
+    if space_id != live_id:
+        raise ModelMismatch(
+            "the index has moved to another model since these vectors were computed; refresh and embed them again"
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from indexer import kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
-from indexer.changes import Changes, Committed, apply, refuse_other_space
+from indexer.changes import Changes, Committed, apply
 from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexNotFound, IndexReadOnly
 from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
 from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
@@ -115,8 +115,12 @@ class IndexStore:
         """
         return self._snapshot.search(check_unit_rows(queries, self.space.dim), k)
 
-    def commit(self, changes: Changes, note: str = "") -> Committed:
+    def commit(self, changes: Changes, note: str = "", *, space_id: int | None = None) -> Committed:
         """Make `changes` durable as one new generation, all or nothing, and move to it.
+
+        Args:
+            note: of the new generation.
+            space_id: of the space that all vectors are of; None: the one that this store has open now.
 
         Raises:
             VectorError: a vector is not a unit row of this space.
@@ -125,8 +129,8 @@ class IndexStore:
             DiskFull: no space for the changes, or, these being safe, none for the segment that was due.
         """
         space = self.space
-        if changes.has_vectors and changes.space_id is not None:
-            refuse_other_space(changes.space_id, space.id)
+        if space_id is not None and changes.has_vectors:
+            spaces.refuse_other_space(space_id, space.id)
         if changes.puts:
             keys = [put.key for put in changes.puts]
             check_unit_rows([put.vector for put in changes.puts], space.dim, keys)
@@ -195,18 +199,18 @@ class IndexStore:
         """
         self._check_disk()
         with self._catalog.write() as connection:
+            number, _ = spaces.newest_generation(connection)
             rest = spaces.ids_to_fill(connection, space.id)
             if len(rest) > most_rest:
                 return None
             if rest:
-                number, _ = spaces.newest_generation(connection)
                 pictures = lookup.pictures_by_id(connection, self.index_dir, number, rest)
                 vectors = embed_rest(list(pictures.values()))
                 check_unit_rows([vectors[id_] for id_ in rest], space.dim, [pictures[id_].key for id_ in rest])
                 spaces.fill(connection, space.id, vectors)
-            generation = spaces.make_live(connection, space, note)
+            spaces.add_generation(connection, number + 1, space.id, note)
         self.refresh()
-        return generation
+        return number + 1
 
     def snapshot_of(self, space: Space) -> Snapshot:
         """The newest generation as a space that is not live sees it: the pictures that have a vector there."""

@@ -231,7 +231,7 @@ class SearchEngine:
         )
         while True:
             try:
-                return self._index.commit(Changes(puts=[put], space_id=live.model.space.id), "upsert").generation
+                return self._index.commit(Changes(puts=[put]), "upsert", space_id=live.model.space.id).generation
             except ModelMismatch:  # another model has become the index's since the picture was embedded
                 live = self._index.refresh()
                 put = replace(put, vector=live.model.embedder.embed([content], box)[0])

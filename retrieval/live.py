@@ -59,14 +59,14 @@ class LiveIndex:
             self.now = Live(snapshot, model)  # searches that began with the former one still hold it
             return self.now
 
-    def commit(self, changes: Changes, note: str) -> Committed:
+    def commit(self, changes: Changes, note: str, *, space_id: int | None = None) -> Committed:
         """Commit, and move to what was committed.
 
         Raises:
             As `IndexStore.commit`. A model that cannot be opened is not among them: what was committed is safe, and
             `refresh` says what is wrong.
         """
-        committed = self.store.commit(changes, note)
+        committed = self.store.commit(changes, note, space_id=space_id)
         with suppress(ModelError):
             self.follow()
         return committed

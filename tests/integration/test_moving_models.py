@@ -74,10 +74,10 @@ def test_an_upsert_that_a_move_overtook_is_embedded_again(
 ) -> None:
     commit: Callable[..., object] = IndexStore.commit
 
-    def overtaken(store: IndexStore, *given: object) -> object:
+    def overtaken(store: IndexStore, *given: object, **named: object) -> object:
         monkeypatch.setattr(IndexStore, "commit", commit)
         move(indexed.index_dir)
-        return commit(store, *given)
+        return commit(store, *given, **named)
 
     monkeypatch.setattr(IndexStore, "commit", overtaken)
     generation = indexed.upsert("mine", (gallery / CAR).read_bytes(), product_id="car")

@@ -180,7 +180,7 @@ def test_a_writer_that_followed_says_of_which_space_its_vectors_are(held: IndexS
     reader.refresh()
 
     with pytest.raises(ModelMismatch):
-        reader.commit(Changes(puts=[put("k12", OLD["k12"])], space_id=former.id))
+        reader.commit(Changes(puts=[put("k12", OLD["k12"])]), space_id=former.id)
 
 
 def test_what_has_no_vectors_is_committed_whichever_space_is_live(held: IndexStore, reader: IndexStore) -> None:
