@@ -31,8 +31,9 @@ def open_network(config: TrainConfig) -> TwinEncoder:
     torch.manual_seed(config.seed)
     name = resolve_model(config.from_model).name
     if config.from_model == tiny_cnn.NAME:
-        _check_side(tiny_cnn.build(), tiny_cnn.CONFIG, config.embed_px)
-        return TwinEncoder(tiny_cnn.CONFIG, tiny_cnn.build())
+        tiny = tiny_cnn.build()
+        _check_side(tiny, tiny_cnn.CONFIG, config.embed_px)
+        return TwinEncoder(tiny_cnn.CONFIG, tiny)
     twin = load_twin(config.from_model)
     wanted = _wanted(twin.config, config)
     if wanted == twin.config:
@@ -104,8 +105,7 @@ def _check_side(backbone: nn.Module, config: ModelConfig, side: int | None) -> N
     if side in (None, config.preprocessing.input_px):
         return
     try:
-        with torch.inference_mode():
-            backbone.eval()(torch.zeros(1, 3, side, side))
+        _tried(backbone, side)
     except (AssertionError, RuntimeError, ValueError) as error:  # as its author saw fit
         raise TrainingError(
             f"{config.architecture} cannot take pictures of {side} px ({one_line(error)}); leave out --embed-px"
@@ -114,11 +114,15 @@ def _check_side(backbone: nn.Module, config: ModelConfig, side: int | None) -> N
 
 def _check_map(backbone: nn.Module, config: ModelConfig) -> None:
     """Refuse to pool what is no map: transformers yield a sequence."""
-    side = config.preprocessing.input_px
-    with torch.inference_mode():
-        found = backbone.eval()(torch.zeros(1, 3, side, side))
-    if found.ndim != 4:
+    if _tried(backbone, config.preprocessing.input_px).ndim != 4:
         raise TrainingError(f"{config.architecture} yields no map of features to pool; leave out --pooling")
+
+
+@torch.inference_mode()
+def _tried(backbone: nn.Module, side: int) -> Tensor:
+    """What a backbone says of a black picture."""
+    found: Tensor = backbone.eval()(torch.zeros(1, 3, side, side))
+    return found
 
 
 def _projection_of_start(config: TrainConfig) -> int | None:
