@@ -111,7 +111,7 @@ def index_pictures(store: IndexStore) -> EmbeddedPictures:
             f"index {store.index_dir}: none of its {len(pictures)} pictures has a product_id or a label, or lies in a "
             "class folder; index a manifest that names products, or name a labelled folder with --gallery"
         )
-    labelled = ((_record(pictures[row]), label) for row in rows if (label := labels[row]) is not None)
+    labelled = ((record_of(pictures[row]), label) for row in rows if (label := labels[row]) is not None)
     named = number_classes(labelled, unlabelled=len(pictures) - len(rows))
     kept = vectors if len(rows) == len(pictures) else vectors[rows]
     return EmbeddedPictures(named, kept, [pictures[row].content_hash for row in rows])
@@ -172,7 +172,7 @@ def _index_labels(store: IndexStore, pictures: list[Picture]) -> list[str | None
     for picture in pictures:
         attributes = picture.attributes
         if picture.source_id in prefixes:
-            labels.append(label_of(_record(picture, prefixes[picture.source_id])))
+            labels.append(label_of(record_of(picture, prefixes[picture.source_id])))
         elif picture.source_id in with_products:
             labels.append(attributes.product_id)
         else:
@@ -180,7 +180,8 @@ def _index_labels(store: IndexStore, pictures: list[Picture]) -> list[str | None
     return labels
 
 
-def _record(picture: Picture, key_prefix: str = "") -> ImageRecord:
+def record_of(picture: Picture, key_prefix: str = "") -> ImageRecord:
+    """A picture of an index as the pipeline takes it, its key without the prefix of its gallery."""
     return ImageRecord(
         picture.key.removeprefix(key_prefix),
         str(picture.path),

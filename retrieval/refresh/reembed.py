@@ -14,12 +14,12 @@ from indexer.lookup import Picture
 from indexer.spaces import Space
 from indexer.store import IndexStore
 from retrieval.encoder.runtime import Encoder
+from retrieval.evaluation.pictures import record_of
 from retrieval.images import DEFAULT_LIMITS, DecodeLimits
 from retrieval.pipeline import Embedded, embed
-from retrieval.records import ImageRecord, Skipped, box_of
+from retrieval.records import ImageRecord, Skipped
+from retrieval.sync.run import COMMIT_EVERY_S, COMMIT_ROWS
 
-COMMIT_EVERY_S = 2.0  # what a killed run has to do again at most
-COMMIT_ROWS = 2048
 _BLOCK = 1024  # pictures looked up at once
 
 OnProgress = Callable[[int], None]
@@ -88,11 +88,6 @@ def fill_space(
         raise
     store.fill(space, vectors)
     return done
-
-
-def record_of(picture: Picture) -> ImageRecord:
-    """A picture of an index as the pipeline takes it."""
-    return ImageRecord(picture.key, str(picture.path), size_bytes=-1, mtime_ns=-1, box=box_of(picture.box))
 
 
 def _records(store: IndexStore, space: Space, waiting: deque[Picture]) -> Iterator[ImageRecord]:
