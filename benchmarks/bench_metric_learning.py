@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench_training import ranked
+from bench_training import add_budget, ranked, searched
 from common import RESULTS, grocery_split, packed_bits, record, unpacked_bits
 from training_sets import write_grocery
 
@@ -101,9 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("margin", "loop", "compare"))
     parser.add_argument("--margin", type=float, default=0.2)
-    parser.add_argument("--train-px", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    add_budget(parser)
     asked = parser.parse_args()
     budget = f"{MODEL}, {asked.train_px} px, {asked.epochs} epochs"
     if asked.what == "compare":
@@ -114,7 +112,7 @@ def main() -> None:
         folder = Path(name)
         sets = write_grocery(folder)
         queries, gallery = (sets["val"], sets["train"]) if is_tuning else (sets["test"], sets["shelf"])
-        scores = ranked(queries, gallery, run_loop(gallery, folder / "model", asked))
+        scores = ranked(searched(queries, gallery, run_loop(gallery, folder / "model", asked)))
     record(
         NAME,
         dataset=f"Grocery, {len(scores.rows)} queries",

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_training import figures, settings, trained
+from bench_training import add_budget, figures, settings, trained
 from common import record
 from retrieval.evaluation.protocol import evaluate
 from training_sets import write_grocery
@@ -29,9 +29,7 @@ CHOICES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(CHOICES), metavar="NAME", help=", ".join(CHOICES))
-    parser.add_argument("--train-px", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=0)
+    add_budget(parser, epochs=6)
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(CHOICES):
         parser.error(f"{', '.join(unknown)}: the names are {', '.join(CHOICES)}")

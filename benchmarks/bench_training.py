@@ -10,17 +10,14 @@ that its protocol allows for a fixed number of epochs, and is evaluated as `retr
 import argparse
 import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from common import packed_bits, record
-from retrieval.encoder.runtime import open_encoder
-from retrieval.evaluation.metrics import RankingScores, score_ranking
-from retrieval.evaluation.pictures import embed_pictures, read_side
-from retrieval.evaluation.protocol import evaluate
-from retrieval.gallery.labelled import join
-from retrieval.images import DEFAULT_LIMITS
+from retrieval.evaluation.metrics import RankingScores
+from retrieval.evaluation.pictures import read_side
+from retrieval.evaluation.protocol import embedded, evaluate
+from retrieval.evaluation.summary import Evaluated, find_own_rows, scored, summarised
 from retrieval.results import EvaluationReport, TrainingReport
 from retrieval.training import Augmentation, TrainConfig, TrainProgress, train
 from training_sets import write_emoji, write_grocery
@@ -64,25 +61,28 @@ def figures(report: EvaluationReport, prefix: str) -> dict[str, Any]:
     return found
 
 
-def ranked(queries: Path, gallery: Path, model: str) -> RankingScores:
+def searched(queries: Path, gallery: Path, model: str) -> Evaluated:
+    """Both sides as `evaluate` embeds them."""
+    return embedded(model, read_side(queries, "query"), read_side(gallery, "gallery"))
+
+
+def ranked(run: Evaluated) -> RankingScores:
     """What `evaluate` ranks, query by query."""
-    with closing(open_encoder(model)) as encoder:
-        asked, held = (
-            embed_pictures(read_side(source, side), encoder, side=side, limits=DEFAULT_LIMITS)
-            for source, side in ((queries, "query"), (gallery, "gallery"))
-        )
-    labels = join(asked.pictures, held.pictures).labels
-    count = len(asked.vectors)
-    return score_ranking(asked.vectors, labels[:count], held.vectors, labels[count:])
+    return scored(run, find_own_rows(run.queries, run.gallery))
+
+
+def add_budget(parser: argparse.ArgumentParser, epochs: int = 12) -> None:
+    """The options of how long and from which seed is trained."""
+    parser.add_argument("--train-px", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocols", nargs="+", choices=PROTOCOLS)
     parser.add_argument("--model", default="efficientnet_lite0")
-    parser.add_argument("--train-px", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    add_budget(parser)
     asked = parser.parse_args()
     more = settings(asked.model, asked.train_px, asked.epochs, asked.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -92,9 +92,10 @@ def main() -> None:
             values: dict[str, Any] = {}
             if protocol == "shelf":
                 done = trained(sets["shelf"], folder, protocol, **more)
-                values |= figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
+                shelf = searched(sets["test"], sets["shelf"], done.model)
+                values |= figures(summarised(shelf), "shelf")
                 values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")
-                values["found_at_1"] = packed_bits(ranked(sets["test"], sets["shelf"], done.model).found_at(1))
+                values["found_at_1"] = packed_bits(ranked(shelf).found_at(1))
             elif protocol == "catalogue":
                 done = trained(sets["shelf_and_iconic"], folder, protocol, **more)
                 values |= figures(evaluate(sets["test"], sets["iconic"], model=done.model), "catalogue")

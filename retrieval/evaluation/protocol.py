@@ -78,7 +78,7 @@ def evaluate(
         is_same = os.path.realpath(queries) == os.path.realpath(gallery)
         held = asked if is_same else read_side(gallery, "gallery")
         _refuse_strangers(asked, held)
-        runs = [_embedded(name, asked, held, options, on_progress) for name in (model, compare) if name is not None]
+        runs = [embedded(name, asked, held, options, on_progress) for name in (model, compare) if name is not None]
     first, second = runs[0], runs[-1]
     if first is second:
         return summarised(first, options.seed)
@@ -86,13 +86,14 @@ def evaluate(
     return compared(first, second, options.seed)
 
 
-def _embedded(
+def embedded(
     model: Source,
     asked: LabelledPictures,
     held: LabelledPictures,
-    options: EvaluationOptions,
-    on_progress: OnProgress | None,
+    options: EvaluationOptions = EvaluationOptions(),
+    on_progress: OnProgress | None = None,
 ) -> Evaluated:
+    """Queries and gallery as a model embeds them; the pictures once, where both are the same object."""
     with _opened(model, options) as encoder:
         queries = _embed(asked, encoder, "queries", options, on_progress)
         gallery = queries if held is asked else _embed(held, encoder, "gallery", options, on_progress)
@@ -117,7 +118,7 @@ def _on_index(
         queries = _embed(asked, embedder.encoder, "queries", options, on_progress)
         runs = [Evaluated(_described(embedder.encoder), queries, gallery)]
     if compare is not None:
-        runs.append(_embedded(compare, asked, gallery.pictures, options, on_progress))
+        runs.append(embedded(compare, asked, gallery.pictures, options, on_progress))
     return runs
 
 

@@ -60,7 +60,7 @@ def summarised(evaluated: Evaluated, seed: int = 0) -> EvaluationReport:
         GalleryError: the gallery holds no other picture of any query's product.
     """
     own_rows = find_own_rows(evaluated.queries, evaluated.gallery)
-    return _report(evaluated, own_rows, _scored(evaluated, own_rows), seed)
+    return _report(evaluated, own_rows, scored(evaluated, own_rows), seed)
 
 
 def compared(first: Evaluated, second: Evaluated, seed: int = 0) -> EvaluationReport:
@@ -70,7 +70,7 @@ def compared(first: Evaluated, second: Evaluated, seed: int = 0) -> EvaluationRe
         GalleryError: as in `summarised`.
     """
     own_rows = find_own_rows(first.queries, first.gallery)
-    one, other = _scored(first, own_rows), _scored(second, own_rows)
+    one, other = scored(first, own_rows), scored(second, own_rows)
     found_by_one, found_by_other = one.found_at(1), other.found_at(1)
     comparison = Comparison(
         second.model,
@@ -96,7 +96,12 @@ def find_own_rows(queries: EmbeddedPictures, gallery: EmbeddedPictures) -> Rows:
     return own
 
 
-def _scored(evaluated: Evaluated, own_rows: Rows) -> RankingScores:
+def scored(evaluated: Evaluated, own_rows: Rows) -> RankingScores:
+    """Rank the gallery for every query, leaving out its `own_rows`.
+
+    Raises:
+        GalleryError: the gallery holds no other picture of any query's product.
+    """
     queries, gallery = evaluated.queries, evaluated.gallery
     both = join(queries.pictures, gallery.pictures)
     asked, held = both.labels[: len(queries.vectors)], both.labels[len(queries.vectors) :]
