@@ -11,7 +11,7 @@ LOCKED = $(if $(FLOCK),$(FLOCK) build/$(1).lock) sh -euc
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check clean distclean
+.PHONY: help demo test test-slow test-gpu check clean distclean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(VENV)/.installed-dev ## run the tests (a few minutes at most)
 
 test-slow: $(VENV)/.installed-dev ## run the full counts of kills and loads
 	@$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(VENV)/.installed-dev ## run the tests that need a CUDA device
+	@$(BIN)/python -m pytest -m gpu
 
 check: $(VENV)/.installed-dev ## lint, formatting, types and layers
 	@$(BIN)/ruff check .

@@ -79,7 +79,7 @@ def start_projection(twin: TwinEncoder, features: Tensor) -> None:
     _, spread, directions = torch.linalg.svd(unit - mean, full_matrices=False)
     usable = int((spread > 1e-4 * spread[0]).sum())
     count = min(usable, projection.out_features)
-    weight = projection.weight.data * 0.01
+    weight = projection.weight.data.cpu() * 0.01
     weight[:count] = directions[:count] * (spread[:count, None] / spread[0]) ** (2 * _WHITENING)
     weight /= ((unit - mean) @ weight.T).norm(dim=1).mean().clamp(min=1e-6)  # outputs of about length 1
     projection.weight.copy_(weight / length)  # the network's features are not of unit length

@@ -228,15 +228,6 @@ def test_torch_names_a_gpu_that_it_does_not_find() -> None:
         TorchEncoder(make_twin(0), device="cuda:7")
 
 
-@pytest.mark.gpu
-def test_a_gpu_computes_what_the_cpu_computes() -> None:
-    gpu, cpu = open_encoder("efficientnet_lite0", device="cuda"), open_encoder("efficientnet_lite0", device="cpu")
-    pixels = pictures(100, 224)
-
-    assert isinstance(gpu, TorchEncoder)
-    assert cosines(gpu.encode(pixels), cpu.encode(pixels)).min() > 0.999
-
-
 # What the process loads
 
 
