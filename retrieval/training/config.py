@@ -92,7 +92,7 @@ class TrainConfig:
     distance: Distance = "squared_euclidean"
     positives: Positives = "nearest"
     margin: float | None = None
-    temperature: float = 0.1
+    temperature: float = 0.2
     epochs: int = 12
     classes_per_batch: int = 16
     pictures_per_class: int = 4
