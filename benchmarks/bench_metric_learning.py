@@ -1,6 +1,7 @@
 """Is `retrieve train` better than a tuned loop of pytorch-metric-learning on the same pictures, for as long?
 
-    RETRIEVE_BENCH_DATA=... python benchmarks/bench_metric_learning.py margin --margin M          # for each of three
+    RETRIEVE_BENCH_DATA=... python benchmarks/bench_metric_learning.py margin --margin M          # for each of three,
+    ...                                                          margin --margin M --freeze-batch-norm   # twice
     RETRIEVE_BENCH_DATA=... python benchmarks/bench_metric_learning.py loop --margin M --seed S   # the best, each seed
     RETRIEVE_BENCH_DATA=... python benchmarks/bench_training.py shelf --seed S                    # likewise
     python benchmarks/bench_metric_learning.py compare
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench_training import add_budget, ranked, searched
+from bench_training import add_budget, budget, ranked, searched
 from common import RESULTS, grocery_split, packed_bits, record, unpacked_bits
 from training_sets import write_grocery
 
@@ -53,10 +54,10 @@ def difference_interval(first: Found, second: Found, seed: int = 0) -> tuple[flo
     return float(low), float(high)
 
 
-def kept(name: str, protocol: str, budget: str) -> list[dict[str, Any]]:
+def kept(name: str, protocol: str, trained_for: str) -> list[dict[str, Any]]:
     """The records of a protocol and a budget, in order of their seeds."""
     records = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-    chosen = [one for one in records if one["protocol"] == protocol and one["model"].startswith(f"{budget}, ")]
+    chosen = [one for one in records if one["protocol"] == protocol and one["model"].startswith(f"{trained_for}, ")]
     return sorted(chosen, key=lambda one: int(one["seed"]))
 
 
@@ -67,16 +68,18 @@ def found_by(runs: list[dict[str, Any]], queries: int) -> Found:
 
 def run_loop(source: Path, out: Path, asked: argparse.Namespace) -> str:
     """Train the peer; returns its model directory."""
-    options = {"--margin": asked.margin, "--epochs": asked.epochs, "--train-px": asked.train_px, "--seed": asked.seed}
-    words = [str(word) for option in options.items() for word in option]
+    chosen = ("margin", "epochs", "train_px", "embed_px", "seed", "device")
+    options = {f"--{name.replace('_', '-')}": getattr(asked, name) for name in chosen}
+    words = [str(word) for option, value in options.items() if value is not None for word in (option, value)]
+    words += ["--freeze-batch-norm"] if asked.freeze_batch_norm else []
     subprocess.run([sys.executable, str(LOOP), str(source), str(out), "--model", MODEL, *words], check=True)
     return str(out)
 
 
-def compare(budget: str) -> None:
+def compare(trained_for: str) -> None:
     """Record how much better ours is than the loop, over the seeds that both were run with."""
     queries = len(grocery_split("test"))
-    ours, theirs = kept("training", "shelf", budget), kept(NAME, LOOP_PROTOCOL, budget)
+    ours, theirs = kept("training", "shelf", trained_for), kept(NAME, LOOP_PROTOCOL, trained_for)
     seeds = [one["seed"] for one in ours]
     if not seeds or seeds != [one["seed"] for one in theirs]:
         sys.exit(f"ours was run with the seeds {seeds}, the loop with {[one['seed'] for one in theirs]}; run the rest")
@@ -86,7 +89,7 @@ def compare(budget: str) -> None:
         NAME,
         dataset=f"Grocery, {queries} queries",
         protocol="shelf, retrieve train against the loop",
-        model=f"{budget}, seeds {', '.join(map(str, seeds))}",
+        model=f"{trained_for}, seeds {', '.join(map(str, seeds))}",
         values={
             "recall_at_1": float(first.mean()),
             "loop_recall_at_1": float(second.mean()),
@@ -101,11 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("margin", "loop", "compare"))
     parser.add_argument("--margin", type=float, default=0.2)
+    parser.add_argument("--freeze-batch-norm", action="store_true")
     add_budget(parser)
     asked = parser.parse_args()
-    budget = f"{MODEL}, {asked.train_px} px, {asked.epochs} epochs"
+    trained_for = budget(MODEL, asked)
     if asked.what == "compare":
-        compare(budget)
+        compare(trained_for)
         return
     is_tuning = asked.what == "margin"
     with tempfile.TemporaryDirectory() as name:
@@ -113,11 +117,12 @@ def main() -> None:
         sets = write_grocery(folder)
         queries, gallery = (sets["val"], sets["train"]) if is_tuning else (sets["test"], sets["shelf"])
         scores = ranked(searched(queries, gallery, run_loop(gallery, folder / "model", asked)))
+    statistics = f"batch statistics {'frozen' if asked.freeze_batch_norm else 'learned'}"
     record(
         NAME,
         dataset=f"Grocery, {len(scores.rows)} queries",
         protocol="val.txt, pytorch-metric-learning" if is_tuning else LOOP_PROTOCOL,
-        model=f"{budget}, margin {asked.margin:g}, seed {asked.seed}",
+        model=f"{trained_for}, margin {asked.margin:g}, {statistics}, seed {asked.seed}",
         values={
             "recall_at_1": scores.recall_at(1),
             "map_at_r": scores.map_at_r,

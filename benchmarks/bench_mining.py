@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_training import add_budget, figures, settings, trained
+from bench_training import add_budget, budget, figures, settings, trained
 from common import record
 from retrieval.evaluation.protocol import evaluate
 from training_sets import write_grocery
@@ -37,13 +37,13 @@ def main() -> None:
         folder = Path(name)
         sets = write_grocery(folder)
         for choice in asked.names:
-            more = settings(MODEL, asked.train_px, asked.epochs, asked.seed) | CHOICES[choice]
+            more = settings(MODEL, asked) | CHOICES[choice]
             done = trained(sets["shelf"], folder, choice.replace(" ", "-"), **more)
             record(
                 "mining",
                 dataset="Grocery",
-                protocol=f"shelf, {MODEL}, {asked.train_px} px, {asked.epochs} epochs",
-                model=choice,
+                protocol=f"shelf, {budget(MODEL, asked)}",
+                model=f"{choice}, seed {asked.seed}",
                 values=figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
                 | {"training_minutes": done.seconds / 60},
                 seed=asked.seed,

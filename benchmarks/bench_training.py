@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common import packed_bits, record
+from retrieval.encoder.runtime import has_gpu
 from retrieval.evaluation.metrics import RankingScores
 from retrieval.evaluation.pictures import read_side
 from retrieval.evaluation.protocol import embedded, evaluate
@@ -25,17 +26,26 @@ from training_sets import write_emoji, write_grocery
 PROTOCOLS = ("shelf", "catalogue", "unseen", "emoji")
 
 
-def settings(model: str, train_px: int, epochs: int, seed: int) -> dict[str, Any]:
-    """What all protocols share; chosen on Grocery's val.txt."""
+def settings(model: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """What all protocols share; chosen on Grocery's train.txt and val.txt."""
     return {
         "from_model": model,
-        "train_px": train_px,
-        "epochs": epochs,
+        "train_px": asked.train_px,
+        "embed_px": asked.embed_px,
+        "epochs": asked.epochs,
         "schedule": "cosine",
-        "warm_up": 0.2 * epochs,
+        "warm_up": 0.2 * asked.epochs,
         "validation": "none",
-        "seed": seed,
+        "device": asked.device,
+        "seed": asked.seed,
     }
+
+
+def budget(model: str, asked: argparse.Namespace) -> str:
+    """What a figure depends on beside the method, for the name of a record."""
+    embedded_at = f" (embedded at {asked.embed_px})" if asked.embed_px else ""
+    on_gpu = asked.device.startswith("cuda") or (asked.device == "auto" and has_gpu())
+    return f"{model}, {asked.train_px} px{embedded_at}, {asked.epochs} epochs, on a {'GPU' if on_gpu else 'CPU'}"
 
 
 def trained(source: Path, folder: Path, name: str, **more: Any) -> TrainingReport:
@@ -72,10 +82,12 @@ def ranked(run: Evaluated) -> RankingScores:
 
 
 def add_budget(parser: argparse.ArgumentParser, epochs: int = 12) -> None:
-    """The options of how long and from which seed is trained."""
+    """The options of how, for how long, where and from which seed is trained."""
     parser.add_argument("--train-px", type=int, default=160)
+    parser.add_argument("--embed-px", type=int, help="what the trained model embeds; by default the backbone's own")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def main() -> None:
@@ -84,7 +96,7 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnet_lite0")
     add_budget(parser)
     asked = parser.parse_args()
-    more = settings(asked.model, asked.train_px, asked.epochs, asked.seed)
+    more = settings(asked.model, asked)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sets = write_grocery(folder) | write_emoji(folder)
@@ -116,7 +128,7 @@ def main() -> None:
                 "training",
                 dataset="Emoji" if protocol == "emoji" else "Grocery",
                 protocol=protocol,
-                model=f"{asked.model}, {asked.train_px} px, {asked.epochs} epochs, seed {asked.seed}",
+                model=f"{budget(asked.model, asked)}, seed {asked.seed}",
                 values=values | minutes,
                 seed=asked.seed,
             )

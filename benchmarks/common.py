@@ -39,6 +39,7 @@ __all__ = [
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 DATA_VARIABLE = "RETRIEVE_BENCH_DATA"
+COMMIT_VARIABLE = "RETRIEVE_BENCH_COMMIT"  # for a copy of the sources without their repository
 
 # A child's peak memory starts from what its parent held when it was started: Linux carries the maximum over exec.
 # So a small process of its own starts the command and waits for it.
@@ -213,11 +214,11 @@ def _readable(values: Iterable[tuple[str, Any]]) -> str:
 
 
 def _commit() -> str | None:
-    """The commit measured, with "+" when the sources differ from it; None outside a repository."""
+    """The commit measured, with "+" when the sources differ from it; outside a repository what the caller names."""
     git = ["git", "-C", str(REPOSITORY)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
     if head.returncode:
-        return None
+        return os.environ.get(COMMIT_VARIABLE)
     is_clean = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "retrieval", "indexer", "benchmarks/*.py"])
     return head.stdout.strip() + ("+" if is_clean.returncode else "")
 
@@ -234,8 +235,15 @@ def _machine() -> dict[str, Any]:
         "cores": cores,
         "cpu": found[1].strip() if found else platform.machine(),
         "memory_gib": round(memory_bytes / 2**30, 1),
+        "gpu": _gpu(),
         "python": platform.python_version(),
     }
+
+
+def _gpu() -> str | None:
+    """The first CUDA device, where torch is in use and finds one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
 
 
 def _command(argv: Sequence[str]) -> str:

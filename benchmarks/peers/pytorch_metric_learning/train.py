@@ -40,27 +40,31 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.2)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--train-px", type=int, default=160)
+    parser.add_argument("--embed-px", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--average", type=float, default=0.0)
     parser.add_argument("--freeze-batch-norm", action="store_true")
     asked = parser.parse_args()
     config = TrainConfig(
-        asked.source, asked.out, from_model=asked.model, epochs=asked.epochs, train_px=asked.train_px, seed=asked.seed,
-        validation="none", schedule="cosine", warm_up=0.2 * asked.epochs, average=asked.average, threads=asked.threads,
+        asked.source, asked.out, from_model=asked.model, epochs=asked.epochs, train_px=asked.train_px,
+        embed_px=asked.embed_px, seed=asked.seed, validation="none", schedule="cosine", warm_up=0.2 * asked.epochs,
+        average=asked.average, device=asked.device, threads=asked.threads,
     )  # fmt: skip
     keep_freed_memory()
     torch.set_num_threads(thread_budget(config.threads).total)
     pictures = open_training_set(config).pictures
     precision = choose_precision(config)
-    network = open_network(config).to(memory_format=torch.channels_last)
+    network = open_network(config).to(precision.device).to(memory_format=torch.channels_last)
     loader = BatchLoader(
         pictures.records, network.config.preprocessing, config.augmentation, asked.train_px, config.limits,
         thread_budget(config.threads).decoding,
     )  # fmt: skip
     some = np.sort(np.random.default_rng(config.seed).permutation(len(pictures))[:2048])
     start_projection(network, features_of_rows(network, loader, some, precision))
-    speed_up_depthwise(network)
+    if precision.device.type == "cpu" and precision.is_bf16:
+        speed_up_depthwise(network)
     optimiser = make_optimiser(network, [], config)
     average = WeightAverage(network, config.average)
     miner, loss = BatchHardMiner(), TripletMarginLoss(margin=asked.margin)
@@ -77,7 +81,7 @@ def main() -> None:
             set_factor(optimiser, cosine_factor(progress, config.warm_up / config.epochs))
             with precision.autocast():
                 embeddings = network(precision.pixels(pixels))
-            labels = torch.from_numpy(pictures.labels[batches[number]])
+            labels = torch.from_numpy(pictures.labels[batches[number]]).to(precision.device)
             cost = loss(embeddings.float(), labels, miner(embeddings.float(), labels))
             optimiser.zero_grad(set_to_none=True)
             cost.backward()
