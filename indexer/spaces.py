@@ -13,6 +13,10 @@ from indexer.errors import IndexDamaged, ModelMismatch
 
 MODELS_FOLDER = "models"  # of an index: models that exist nowhere else, each in a folder that their space is named by
 _SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
+_TO_FILL = (
+    "FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
+    " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,25 @@ class Space:
     model_name: str
     model_fingerprint: str
     dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A space becoming the live one.
+
+    Attributes:
+        generation: the first that is searched in it.
+        space: its vectors, which may be gone by now.
+        vectors: how many pictures have one now, removed ones included.
+        created_ns: when, since the epoch.
+        note: of that generation.
+    """
+
+    generation: int
+    space: Space
+    vectors: int
+    created_ns: int
+    note: str
 
 
 def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
@@ -38,6 +61,28 @@ def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
 def all_spaces(connection: sqlite3.Connection) -> list[Space]:
     """Every space of the catalog, oldest first."""
     return [Space(*row) for row in connection.execute(f"SELECT {_SPACE} FROM spaces s ORDER BY s.id")]
+
+
+def switches(connection: sqlite3.Connection) -> list[Switch]:
+    """When each space became the live one, oldest first."""
+    rows = connection.execute(
+        f"SELECT g.number, {_SPACE}, (SELECT count(*) FROM embeddings e WHERE e.space_id = s.id), g.created_ns, g.note"
+        " FROM (SELECT *, lag(space_id) OVER (ORDER BY number) AS former FROM generations) g"
+        " JOIN spaces s ON s.id = g.space_id WHERE g.former IS NULL OR g.former != g.space_id ORDER BY g.number"
+    )
+    return [Switch(row[0], Space(*row[1:5]), *row[5:]) for row in rows]
+
+
+def empty(connection: sqlite3.Connection, space_id: int) -> None:
+    """Drop every vector of a space; the space itself stays, since generations name it.
+
+    Raises:
+        ValueError: it is the live one.
+    """
+    if newest_generation(connection)[1].id == space_id:
+        raise ValueError("the live space cannot be emptied")
+    connection.execute("DELETE FROM embeddings WHERE space_id = ?", (space_id,))
+    connection.execute("DELETE FROM segments WHERE space_id = ?", (space_id,))
 
 
 def open_space(connection: sqlite3.Connection, *, model_name: str, model_fingerprint: str, dim: int) -> Space:
@@ -58,12 +103,14 @@ def open_space(connection: sqlite3.Connection, *, model_name: str, model_fingerp
 
 def ids_to_fill(connection: sqlite3.Connection, space_id: int, after_id: int = 0, most: int = -1) -> list[int]:
     """The visible pictures above `after_id` that have no vector in a space, ascending; the first `most`, -1 for all."""
-    rows = connection.execute(
-        "SELECT id FROM pictures p WHERE id > ? AND removed IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM embeddings e WHERE e.picture_id = p.id AND e.space_id = ?) ORDER BY id LIMIT ?",
-        (after_id, space_id, most),
-    )
+    rows = connection.execute(f"SELECT id {_TO_FILL} AND id > ? ORDER BY id LIMIT ?", (space_id, after_id, most))
     return [row[0] for row in rows]
+
+
+def count_to_fill(connection: sqlite3.Connection, space_id: int) -> int:
+    """The number of visible pictures that have no vector in a space."""
+    count: int = connection.execute(f"SELECT count(*) {_TO_FILL}", (space_id,)).fetchone()[0]
+    return count
 
 
 def fill(connection: sqlite3.Connection, space_id: int, vectors: Mapping[int, NDArray[np.float32]]) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from indexer import kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
-from indexer.errors import IndexBusy, IndexerError, IndexExists, IndexNotFound, IndexReadOnly
-from indexer.files import make_folder, network_file_system, total_bytes, translated_os_errors
-from indexer.locks import JOB_LOCK, SEAL_LOCK, job_lock, try_seal_lock
+from indexer.errors import IndexBusy, IndexReadOnly
+from indexer.files import make_folder, total_bytes, translated_os_errors
+from indexer.locks import job_lock, try_seal_lock
+from indexer.place import check_place, refuse_network, refuse_second
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
 from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
-from indexer.spaces import Space
+from indexer.spaces import Space, Switch
 from indexer.vectors import Neighbors, Vectors, check_unit_rows
 
 MOST_REST = 64  # pictures that a switch embeds while writers wait: a second or two
@@ -75,11 +76,11 @@ class IndexStore:
         check_place(folder)
         with translated_os_errors(folder):
             make_folder(folder)
-        _refuse_network(folder)
+        refuse_network(folder)
         with try_seal_lock(folder) as is_mine:
             if not is_mine:
                 raise IndexBusy(f"another process is making an index at {folder}; wait a moment and open it")
-            _refuse_second(folder)
+            refuse_second(folder)
             Catalog.create(folder, model_name=model_name, model_fingerprint=model_fingerprint, dim=dim)
         return cls(folder)
 
@@ -152,6 +153,11 @@ class IndexStore:
         with self._catalog.read() as connection:
             return spaces.all_spaces(connection)
 
+    def switches(self) -> list[Switch]:
+        """When each space became the live one, oldest first; the last is of the one that is."""
+        with self._catalog.read() as connection:
+            return spaces.switches(connection)
+
     def open_space(self, *, model_name: str, model_fingerprint: str, dim: int) -> Space:
         """The space of a model beside the live one, made if there is none; nobody sees it until `make_live`.
 
@@ -211,6 +217,20 @@ class IndexStore:
             spaces.add_generation(connection, number + 1, space.id, note)
         self.refresh()
         return number + 1
+
+    def empty_space(self, space: Space) -> None:
+        """Drop every vector of a space that is not live; readers that still search it go on with the files they hold.
+
+        Raises:
+            ValueError: it is the live one.
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            spaces.empty(connection, space.id)
+        with try_seal_lock(self.index_dir) as is_mine:
+            if is_mine:  # else the next job does it
+                sealing.remove_orphan_segments(self._catalog, self.index_dir)
 
     def snapshot_of(self, space: Space) -> Snapshot:
         """The newest generation as a space that is not live sees it: the pictures that have a vector there."""
@@ -302,6 +322,11 @@ class IndexStore:
             found = lookup.pictures_by_id(connection, self.index_dir, number, ids)
         return [found[id_] for id_ in ids]
 
+    def count_without_vector(self, space: Space) -> int:
+        """The number of pictures of the newest generation that have no vector in a space."""
+        with self._catalog.read() as connection:
+            return spaces.count_to_fill(connection, space.id)
+
     def products(self) -> int:
         """The number of different products in the newest generation."""
         with self._catalog.read() as connection:
@@ -338,45 +363,5 @@ class IndexStore:
                 raise IndexReadOnly(
                     f"index {self.index_dir} cannot be written by this user; give it write permission on the folder"
                 )
-            _refuse_network(self.index_dir)
+            refuse_network(self.index_dir)
             self._is_disk_checked = True
-
-
-def _refuse_network(folder: Path) -> None:
-    if kind := network_file_system(folder):
-        raise IndexerError(
-            f"{folder} lies on a network file system ({kind}), where file locks and memory maps cannot be trusted; "
-            "keep the index on a local disk and copy it with `retrieve backup`"
-        )
-
-
-def check_place(index_dir: str | os.PathLike[str]) -> None:
-    """Raise where no index can be made, before anything costly is done for it.
-
-    Raises:
-        IndexExists: there is an index already, or the folder holds other things.
-        IndexNotFound: it would lie in a file.
-        IndexReadOnly: this user may not look there.
-    """
-    folder = Path(index_dir).absolute()
-    with translated_os_errors(folder):
-        _refuse_second(folder)
-        nearest = next(path for path in (folder, *folder.parents) if path.exists())
-        if not nearest.is_dir():
-            raise IndexNotFound(
-                f"no index can be made at {folder}: {nearest} is a file; choose another place with --index"
-            )
-        strangers = [name for name in os.listdir(folder) if not _may_be_there_before(name)] if nearest == folder else []
-    if strangers:
-        raise IndexExists(
-            f"{folder} holds other files ({strangers[0]}); an index needs a folder of its own, choose another one"
-        )
-
-
-def _refuse_second(folder: Path) -> None:
-    if (folder / CATALOG_FILE).exists():
-        raise IndexExists(f"there is an index at {folder} already; open it, or choose another folder")
-
-
-def _may_be_there_before(name: str) -> bool:
-    return name in (JOB_LOCK, SEAL_LOCK) or name.startswith(f".{CATALOG_FILE}.tmp")

@@ -16,7 +16,8 @@ from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.errors import ModelMismatch
 from indexer.lookup import Picture
-from indexer.store import IndexStore, check_place
+from indexer.place import check_place
+from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
 from retrieval.calibration import Matcher, compare, find_matcher
 from retrieval.embedder import ImageLike, content_of, naming

@@ -17,6 +17,7 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 │   ├── LabelConflict         the same picture under two labels, or on both sides of a split
 │   ├── TrainingDiverged      the loss is no number any more
 │   └── TrainingCollapsed     every picture is embedded at nearly the same place
+├── RefreshError              an index cannot move to another model; it stays with its own
 ├── DeviceUnavailable         the device asked for is not there
 ├── UnknownKey                no picture of that name is in the index
 └── EngineUnusable            the engine is closed, or was inherited through a fork
@@ -92,6 +93,10 @@ class TrainingDiverged(TrainingError):
 
 class TrainingCollapsed(TrainingError):
     """Every picture is embedded at nearly the same place."""
+
+
+class RefreshError(RetrievalError):
+    """An index cannot move to another model; it stays with its own."""
 
 
 class DeviceUnavailable(RetrievalError):

@@ -36,7 +36,7 @@ LAYERS = {
         "store",
         "integrity backup",
         "sealing",
-        "snapshot kept lookup",
+        "snapshot kept lookup place",
         "catalog segments tail changes locks filters gpu",
         "recipe spaces",
         "vectors contract files schema",

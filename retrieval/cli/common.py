@@ -9,6 +9,7 @@ import click
 
 from indexer.catalog import has_catalog
 from indexer.errors import IndexNotFound
+from retrieval.results import ModelInfo
 
 DEFAULT_INDEX = ".retrieve"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,3 +89,8 @@ def human_bytes(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def named(model: ModelInfo) -> str:
+    """A model in a line for people."""
+    return f"{on_one_line(model.name)}@{model.fingerprint[:8]}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from retrieval.cli.common import find_index, human_bytes, index_option, json_option, print_json
+from retrieval.cli.common import find_index, human_bytes, index_option, json_option, named, print_json
 from retrieval.engine import SearchEngine
 
 
@@ -30,7 +30,7 @@ def command(index_dir: Path | None, as_json: bool) -> None:
         ("images", info.images),
         ("products", info.products),
         ("generation", info.generation),
-        ("model", f"{info.model.name}@{info.model.fingerprint[:8]}, {info.model.dim} values"),
+        ("model", f"{named(info.model)}, {info.model.dim} values"),
         ("recipe", info.recipe),
         ("on disk", sizes),
     ):

@@ -22,8 +22,8 @@ from retrieval.sync.run import COMMIT_EVERY_S, COMMIT_ROWS
 
 _BLOCK = 1024  # pictures looked up at once
 
-OnProgress = Callable[[int], None]
-"""Called with the number of pictures embedded so far."""
+OnProgress = Callable[[int, int], None]
+"""Called with the number of pictures looked at so far, and how many there are; more may come meanwhile."""
 
 
 @dataclass
@@ -32,11 +32,11 @@ class Reembedded:
 
     Attributes:
         embedded: pictures.
-        skipped: pictures that cannot be used any more, with the reason; they have no vector in the space.
+        skipped: by id, pictures that cannot be used any more, with the reason; they have no vector in the space.
     """
 
     embedded: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: dict[int, Skipped] = field(default_factory=dict)
 
 
 def fill_space(
@@ -66,6 +66,7 @@ def fill_space(
     waiting: deque[Picture] = deque()
     vectors: dict[int, NDArray[np.float32]] = {}
     committed_s = time.perf_counter()
+    total = store.count_without_vector(space)
     outcomes = embed(_records(store, space, waiting), encoder, limits=limits, threads=threads)
     try:
         for outcome in outcomes:  # in the order of the records
@@ -74,13 +75,14 @@ def fill_space(
                 vectors[picture.id] = outcome.vector
                 done.embedded += 1
             elif isinstance(outcome, Skipped):
-                done.skipped.append(Skipped(picture.key, outcome.reason))
+                done.skipped[picture.id] = Skipped(picture.key, outcome.reason)
             now_s = time.perf_counter()
             if now_s - committed_s >= COMMIT_EVERY_S or len(vectors) >= COMMIT_ROWS:
                 store.fill(space, vectors)
                 vectors, committed_s = {}, now_s
             if on_progress is not None:
-                on_progress(done.embedded)
+                seen = done.embedded + len(done.skipped)
+                on_progress(seen, max(seen, total))
     except BaseException:
         outcomes.close()
         with suppress(IndexerError):  # where committing is what failed, that is already on its way to the caller

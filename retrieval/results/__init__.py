@@ -11,6 +11,7 @@ from retrieval.results.evaluation import (
     Sighting,
 )
 from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
+from retrieval.results.moving import MoveReport, Reign
 from retrieval.results.searching import Hit, MatchResult, SearchResult
 from retrieval.results.training import TrainingReport
 
@@ -27,6 +28,8 @@ __all__ = [
     "LeftOut",
     "MatchResult",
     "ModelInfo",
+    "MoveReport",
+    "Reign",
     "SearchResult",
     "Sighting",
     "TrainingReport",

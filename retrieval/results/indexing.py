@@ -61,6 +61,10 @@ class ModelInfo:
     fingerprint: str
     dim: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:

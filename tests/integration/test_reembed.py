@@ -56,7 +56,7 @@ def test_it_equals_a_fresh_index_by_that_model(
 ) -> None:
     space = other_space(store)
     done = fill_space(store, space, encoder)
-    assert (done.embedded, done.skipped) == (14, [])
+    assert (done.embedded, done.skipped) == (14, {})
     store.make_live(space, "refresh", lambda rest: {})
 
     with SearchEngine.create(tmp_path / "fresh", model=OTHER) as fresh:
@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(
     monkeypatch.setattr(reembed, "COMMIT_ROWS", 4)
     space = other_space(store)
 
-    def stop(done: int) -> None:
+    def stop(done: int, total: int) -> None:
         if done == 6:
             raise KeyboardInterrupt
 
@@ -92,7 +92,7 @@ def test_pictures_that_come_meanwhile_are_embedded_too(
 ) -> None:
     space = other_space(store)
 
-    def write(done: int) -> None:
+    def write(done: int, total: int) -> None:
         if done == 3:
             engine.upsert("late", gallery / CAR)
             engine.remove("car/fluent.webp")
@@ -113,7 +113,7 @@ def test_pictures_that_have_vanished_are_named_and_the_others_embedded(
 
     done = fill_space(store, space, encoder)
 
-    reasons = {skip.key: skip.reason for skip in done.skipped}
+    reasons = {skip.key: skip.reason for skip in done.skipped.values()}
     assert reasons.keys() == {"banana/noto.png", "banana/fluent.webp", "camera/noto.png"}
     assert reasons["banana/noto.png"] == "no such file"
     assert done.embedded == 11

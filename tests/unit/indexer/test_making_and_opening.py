@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import indexer.catalog
+import indexer.place
 import indexer.sealing
-import indexer.store
 from indexer.changes import Changes
 from indexer.errors import (
     IndexBusy,
@@ -133,7 +133,7 @@ def test_readers_are_not_held_up_by_a_writer(store: IndexStore, monkeypatch: pyt
 def test_a_network_file_system_is_refused_for_writing_and_not_for_reading(
     store: IndexStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexer.store, "network_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(indexer.place, "network_file_system", lambda folder: "nfs4")
     reader = IndexStore(store.index_dir)
     assert pictures_found(reader).keys() == {"a"}
     for write in (lambda: reader.commit(Changes(removes={"a": -1})), lambda: reader.keep(b"x")):

@@ -1,0 +1,46 @@
+"""The models that an index keeps for itself: a trained one exists nowhere else, and the way back needs it."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from indexer.files import translated_os_errors
+from indexer.spaces import MODELS_FOLDER, Space
+from retrieval.encoder.backbones import resolve_model
+from retrieval.encoder.runtime import describe_model
+
+
+def keep_model(index_dir: Path, model: str | os.PathLike[str]) -> str:
+    """Copy a model directory into the index, whole or not at all; a model with a name of its own needs no copy.
+
+    Returns:
+        What the model's space is to be opened by.
+
+    Raises:
+        UnknownModel, ModelDamaged
+        DiskFull, IndexReadOnly
+    """
+    reference = resolve_model(model)
+    if reference.folder is None:
+        return reference.address
+    models = index_dir.resolve() / MODELS_FOLDER
+    if reference.folder.parent == models:
+        return f"{MODELS_FOLDER}/{reference.folder.name}"
+    name = f"{reference.name}-{describe_model(model).fingerprint[:8]}"
+    if not (models / name).is_dir():
+        with translated_os_errors(models):
+            models.mkdir(exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=models))
+            try:
+                shutil.copytree(reference.folder, aside, dirs_exist_ok=True)
+                aside.rename(models / name)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return f"{MODELS_FOLDER}/{name}"
+
+
+def drop_model(index_dir: Path, space: Space) -> None:
+    """Remove a space's model from the index, if it is kept there."""
+    if space.model_name.startswith(f"{MODELS_FOLDER}/"):
+        shutil.rmtree(index_dir / space.model_name, ignore_errors=True)

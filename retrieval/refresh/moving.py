@@ -1,0 +1,194 @@
+"""An index that is in use moves to another model, back to the former one, and lets go of those before."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+from indexer.changes import Changes
+from indexer.lookup import Picture
+from indexer.spaces import Space
+from indexer.store import IndexStore
+from indexer.vectors import Vectors
+from retrieval.embedder import Embedder
+from retrieval.encoder.runtime import describe_model
+from retrieval.errors import PictureError, RefreshError
+from retrieval.index_model import IndexModel, ModelOptions, open_index_model
+from retrieval.records import Skipped, box_of
+from retrieval.refresh.models import drop_model, keep_model
+from retrieval.refresh.reembed import OnProgress, Reembedded, fill_space
+from retrieval.results import ModelInfo, MoveReport, Reign
+
+IndexPath = str | os.PathLike[str]
+
+
+def move_to_model(
+    index_dir: IndexPath,
+    model: str | os.PathLike[str],
+    *,
+    options: ModelOptions = ModelOptions(),
+    on_progress: OnProgress | None = None,
+) -> MoveReport:
+    """Embed every picture of an index by another model, and make that the index's in one commit.
+
+    Others search and change the index meanwhile; they follow at their next `refresh`. A run that is stopped, however,
+    is gone on with by the next. A model directory is copied into the index.
+
+    Args:
+        index_dir: the index.
+        model: a name or a model directory.
+        options: how the model is opened.
+        on_progress: called after each picture.
+
+    Raises:
+        RefreshError: pictures cannot be read any more; the index stays with its model.
+        UnknownModel, WeightsUnavailable, ModelDamaged, DeviceUnavailable
+        IndexBusy: another job runs on this index.
+        IndexNotFound, IndexReadOnly, DiskFull
+    """
+    started_s = time.perf_counter()
+    with closing(IndexStore(index_dir)) as store, store.job("refresh"):
+        described = describe_model(model)
+        space = store.open_space(
+            model_name=keep_model(store.index_dir, model),
+            model_fingerprint=described.fingerprint,
+            dim=described.dim,
+        )
+        return _moved(store, space, "refresh", options, started_s, on_progress)
+
+
+def rollback(
+    index_dir: IndexPath,
+    *,
+    drop_newer: bool = False,
+    options: ModelOptions = ModelOptions(),
+    on_progress: OnProgress | None = None,
+) -> MoveReport:
+    """Go back to the model that an index had before its present one; once more, and it is the present one again.
+
+    Its vectors are still there, so that this takes a moment. Pictures that have come since are embedded by it first.
+
+    Args:
+        index_dir: the index.
+        drop_newer: take pictures out of the index that have come since and cannot be read any more.
+        options, on_progress: as for `move_to_model`.
+
+    Raises:
+        RefreshError: the index has had one model only, or pictures that have come since cannot be read any more.
+        UnknownModel, ModelDamaged, DeviceUnavailable: pictures have come since and the model cannot be opened.
+        IndexBusy, IndexNotFound, IndexReadOnly, DiskFull
+    """
+    started_s = time.perf_counter()
+    with closing(IndexStore(index_dir)) as store, store.job("rollback"):
+        former = next((one.space for one in reversed(store.switches()) if one.space.id != store.space.id), None)
+        if former is None:
+            raise RefreshError(f"index {store.index_dir} has had one model only; there is nothing to go back to")
+        return _moved(store, former, "rollback", options, started_s, on_progress, drop_newer)
+
+
+def history(index_dir: IndexPath) -> list[Reign]:
+    """Which models an index was searched by, and since when; the newest last.
+
+    Raises:
+        IndexNotFound, IndexDamaged
+    """
+    with closing(IndexStore(index_dir)) as store:
+        return [
+            Reign(
+                one.generation,
+                _info(one.space),
+                datetime.fromtimestamp(one.created_ns / 1e9, UTC),
+                one.note,
+                one.vectors,
+            )
+            for one in store.switches()
+        ]
+
+
+def prune(index_dir: IndexPath, keep: int) -> list[ModelInfo]:
+    """Drop the vectors and the kept models of all but the last few models of an index.
+
+    Args:
+        index_dir: the index.
+        keep: models, the live one counted; at least 1. With 1 there is no way back.
+
+    Returns:
+        Those that were dropped.
+
+    Raises:
+        ValueError: `keep` is below 1.
+        IndexBusy, IndexNotFound, IndexReadOnly
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; the live model always stays, so it must be at least 1")
+    with closing(IndexStore(index_dir)) as store, store.job("prune"):
+        newest_first = dict.fromkeys(one.space.id for one in reversed(store.switches()))
+        kept = list(newest_first)[:keep]
+        held = {one.space.id for one in store.switches() if one.vectors}
+        dropped = [space for space in store.spaces() if space.id not in kept]
+        for space in dropped:
+            store.empty_space(space)
+            drop_model(store.index_dir, space)
+        return [_info(space) for space in dropped if space.id in held]
+
+
+def _moved(
+    store: IndexStore,
+    space: Space,
+    note: str,
+    options: ModelOptions,
+    started_s: float,
+    on_progress: OnProgress | None,
+    drop_unreadable: bool = False,
+) -> MoveReport:
+    """Fill a space, make it the live one, and say so."""
+    former, embedded, dropped = store.space, 0, list[str]()
+    model = open_index_model(store.index_dir, space, options)
+    with closing(model.embedder):
+        generation = store.snapshot.generation if space == former else None
+        while generation is None:
+            done = _filled(store, model, options, on_progress)
+            embedded += done.embedded
+            if done.skipped and not drop_unreadable:
+                raise _unreadable(list(done.skipped.values()))
+            if done.skipped:
+                removes = {skip.key: id_ for id_, skip in done.skipped.items()}
+                store.commit(Changes(removes=removes), note)
+                dropped += removes
+            generation = store.make_live(space, note, lambda pictures: _embed(model.embedder, pictures))
+    seconds = time.perf_counter() - started_s
+    return MoveReport(_info(former), _info(space), embedded, dropped, seconds, generation)
+
+
+def _filled(store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None) -> Reembedded:
+    """Embed what has no vector of the model; the encoder is opened only if there is such a picture."""
+    if not store.count_without_vector(model.space):
+        return Reembedded()
+    encoder = model.embedder.encoder
+    return fill_space(
+        store, model.space, encoder, limits=options.limits, threads=options.threads, on_progress=on_progress
+    )
+
+
+def _unreadable(skipped: Sequence[Skipped]) -> RefreshError:
+    more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    return RefreshError(
+        f"picture {skipped[0].key}{more} cannot be embedded by the other model ({skipped[0].reason}); the index stays "
+        "with its model: put it back, or sync or `retrieve remove` it, and run again"
+    )
+
+
+def _embed(embedder: Embedder, pictures: Sequence[Picture]) -> Mapping[int, Vectors]:
+    """Vectors of pictures that have come while all others were being embedded."""
+    try:
+        return {picture.id: embedder.embed([picture.path], box_of(picture.box))[0] for picture in pictures}
+    except PictureError as error:
+        raise RefreshError(
+            f"a picture that was added just now cannot be read any more ({error}); the index stays with its model: "
+            "run again"
+        ) from error
+
+
+def _info(space: Space) -> ModelInfo:
+    return ModelInfo(space.model_name, space.model_fingerprint, space.dim)

@@ -1,0 +1,67 @@
+"""What a move of an index to another model did, and which models an index has had."""
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+from retrieval.results.indexing import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What a move to another model did.
+
+    Attributes:
+        former, model: before and after; the same where there was nothing to do.
+        embedded: pictures that had no vector of that model yet.
+        dropped: keys of pictures that were taken out of the index, because that model cannot see them any more.
+        seconds: of the whole.
+        generation: of the index afterwards.
+    """
+
+    former: ModelInfo
+    model: ModelInfo
+    embedded: int
+    dropped: list[str]
+    seconds: float
+    generation: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "former": self.former.to_dict(),
+            "model": self.model.to_dict(),
+            "embedded": self.embedded,
+            "dropped": self.dropped,
+            "seconds": round(self.seconds, 3),
+            "generation": self.generation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """A time in which an index was searched by one model.
+
+    Attributes:
+        generation: the first of it.
+        model: which one.
+        since: when it began.
+        note: what made it the index's.
+        vectors: pictures that have a vector of it now; without any, going back to it embeds them again.
+    """
+
+    generation: int
+    model: ModelInfo
+    since: datetime.datetime
+    note: str
+    vectors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "generation": self.generation,
+            "model": self.model.to_dict(),
+            "since": self.since.isoformat(timespec="seconds"),
+            "note": self.note,
+            "vectors": self.vectors,
+        }
