@@ -35,7 +35,7 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
 @click.option(
     "--loss",
     metavar="NAME",
-    help="soft_triplet (default), triplet, contrastive, pair, or a loss of pytorch-metric-learning.",
+    help="proxy (default), tuplet, triplet, soft_triplet, contrastive, pair, or a loss of pytorch-metric-learning.",
 )
 @click.option("--miner", help="curriculum (default), index, all, semi_hard, hard or distance_weighted.")
 @click.option("--distance", help="squared_euclidean (default), euclidean or cosine.")
@@ -56,6 +56,9 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
 @click.option("--rates", nargs=2, type=float, metavar="BACKBONE HEAD", help="Learning rates.")
 @click.option("--schedule", type=click.Choice(["plateau", "cosine"]), help="Of the learning rates.")
 @click.option("--patience", type=click.IntRange(0), metavar="N", help="Epochs without improvement.")
+@click.option(
+    "--start-share", type=float, metavar="SHARE", help="Of the weights it started from in those that are kept, 0 to 1."
+)
 @click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
 @click.option("--embed-px", type=click.IntRange(16), metavar="P", help="Side of pictures that the model will take.")
 @click.option("--train-px", type=click.IntRange(16), metavar="P", help="Side of training pictures; smaller is faster.")

@@ -59,6 +59,7 @@ class TrainConfig:
         patience: epochs without a better validation before the rates are cut; after twice as many more, training stops.
         clip: the largest norm of the gradient.
         average: decay of the running average of the weights, which is what is kept; 0 keeps the last weights.
+        start_share: of the weights that training started from in those that are kept, in [0, 1).
         precision: of the forward pass; "auto" is bfloat16 on CPUs that have it and on GPUs.
         freeze_batch_norm: keep the statistics that the backbone came with. Those of a batch of a few classes are not
             those of the catalogue (decision 24).
@@ -107,6 +108,7 @@ class TrainConfig:
     patience: int = 3
     clip: float = 10.0
     average: float = 0.99
+    start_share: float = 0.0
     precision: Precision = "auto"
     freeze_batch_norm: bool = True
     freeze_backbone: bool = False
@@ -135,8 +137,9 @@ class TrainConfig:
         for name in ("backbone_rate", "head_rate", "loss_rate", "temperature", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is {self.average}; it must be at least 0 and below 1")
+        for name in ("average", "start_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
         if not 0 <= self.window[0] < self.window[1]:
             raise ValueError(f"window is {self.window}; it must be two ranks, the first below the last")
         for name, known in _CHOICES.items():

@@ -98,7 +98,7 @@ class Trainer:
         )
         self._objective.to(device)
         self._optimiser = make_optimiser(self._network, self._objective.parameters(), config)
-        self._average = WeightAverage(self._network, config.average)
+        self._average = WeightAverage(self._network, config.average, config.start_share)
         self._plateau = Plateau(config.patience, _PLATEAU_CUT)
         self._catalogue = Catalogue(config, self._labels, dim, device)
         if (saved := load_state(folder)) is not None:

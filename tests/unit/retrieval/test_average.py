@@ -48,6 +48,27 @@ def test_the_first_steps_worked_by_hand() -> None:
     assert average_of(averages) == pytest.approx(141 / 44)
 
 
+def test_a_share_of_the_start_stays() -> None:
+    # From 8 to 0 with nothing averaged, a quarter of the start kept: 6 of the way is gone, 2 stay.
+    network = one_weight(8.0)
+    averages = WeightAverage(network, 0.0, start_share=0.25)
+
+    set_weight(network, 0.0)
+    for _ in range(3):
+        averages.update(network)
+        assert average_of(averages) == pytest.approx(2.0)
+
+
+def test_the_share_is_of_the_average_that_would_be_without_it() -> None:
+    network = one_weight(3.0)
+    plain, held_back = WeightAverage(network, 0.9), WeightAverage(network, 0.9, start_share=0.4)
+    for step in range(30):
+        set_weight(network, math.sin(step))
+        plain.update(network)
+        held_back.update(network)
+    assert average_of(held_back) == pytest.approx(0.6 * average_of(plain) + 0.4 * 3.0)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.999])
 def test_many_steps_equal_a_slow_loop(decay: float) -> None:
     network, expected = one_weight(5.0), 5.0

@@ -43,10 +43,11 @@ def test_what_must_be_above_zero_is_refused_otherwise(name: str, value: float) -
         dataclasses.replace(CONFIG, **{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("average", [-0.1, 1.0, math.nan])
-def test_an_average_that_never_moves_is_refused(average: float) -> None:
-    with pytest.raises(ValueError, match=f"^average is {average}; it must be at least 0 and below 1$"):
-        dataclasses.replace(CONFIG, average=average)
+@pytest.mark.parametrize("name", ["average", "start_share"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_weights_that_never_move_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {value}; it must be at least 0 and below 1$"):
+        dataclasses.replace(CONFIG, **{name: value})
 
 
 @pytest.mark.parametrize("window", [(3, 3), (5, 2), (-1, 4)])
