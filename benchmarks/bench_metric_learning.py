@@ -95,6 +95,8 @@ def compare(trained_for: str) -> None:
             "loop_recall_at_1": float(second.mean()),
             "difference": float(first.mean() - second.mean()),
             "difference_interval": [low, high],
+            "map_at_r": float(np.mean([one["values"]["shelf_map_at_r"] for one in ours])),
+            "loop_map_at_r": float(np.mean([one["values"]["map_at_r"] for one in theirs])),
         },
         seed=0,
     )
