@@ -104,7 +104,7 @@ def split_classes(pictures: LabelledPictures, share: float = DEFAULT_SHARE) -> S
     """
     _check(pictures, share)
     counts = pictures.counts()
-    places = {number: _place(pictures.names[number]) for number in np.flatnonzero(counts)}
+    places = {number: place_of(pictures.names[number]) for number in np.flatnonzero(counts)}
     ordered = sorted(places, key=places.__getitem__)
     measurable = [number for number in ordered if counts[number] >= 2][:2]
     if len(ordered) < 4 or len(measurable) < 2:
@@ -134,9 +134,9 @@ def split_pictures(
         TrainingError: there is one class only, or no class has two pictures that could be parted.
     """
     _check(pictures, share)
-    places = np.array([_place(record.key) for record in pictures.records])
+    places = np.array([place_of(record.key) for record in pictures.records])
     if groups is not None:
-        places = _lowest_of_group(places, pictures.labels, groups)
+        places = lowest_of_group(places, pictures.labels, groups)
     highest = np.zeros(len(pictures.names))
     np.maximum.at(highest, pictures.labels, places)
     movable = places < highest[pictures.labels]  # the one with the highest hash always stays to be trained on
@@ -232,18 +232,19 @@ def check_leaks(pictures: LabelledPictures, split: Split, hashes: Sequence[str |
         raise LabelConflict(f"{named}{_more(len(leaked) - 1)}; {remedy}")
 
 
-def _more(count: int) -> str:
-    return f", and so are {count} more" if count > 1 else ", and so is 1 more" if count else ""
-
-
-def _place(name: str) -> float:
+def place_of(name: str) -> float:
     """Where a name falls in [0, 1): evenly spread, the same everywhere and always."""
     return int.from_bytes(hashlib.sha256(_SALT + name.encode()).digest()[:8]) / 2**64
 
 
-def _lowest_of_group(
+def _more(count: int) -> str:
+    return f", and so are {count} more" if count > 1 else ", and so is 1 more" if count else ""
+
+
+def lowest_of_group(
     places: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str | None]
 ) -> NDArray[np.float64]:
+    """(N,) places, those of pictures of one label and one group made equal; None stands for a group of one."""
     lowest: dict[tuple[int, str], float] = {}
     named = list(zip(labels.tolist(), groups, places.tolist(), strict=True))
     for label, group, place in named:
