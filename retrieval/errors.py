@@ -15,6 +15,7 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 │   └── ModelDamaged          weights or configuration differ from their checksum
 ├── TrainingError             a training cannot start or go on
 │   ├── LabelConflict         the same picture under two labels, or on both sides of a split
+│   ├── PicturesChanged       a training cannot be resumed with other pictures than it began with
 │   ├── TrainingDiverged      the loss is no number any more
 │   └── TrainingCollapsed     every picture is embedded at nearly the same place
 ├── RefreshError              an index cannot move to another model; it stays with its own
@@ -85,6 +86,10 @@ class TrainingError(RetrievalError):
 
 class LabelConflict(TrainingError):
     """The same picture stands under two labels, or on both sides of a split."""
+
+
+class PicturesChanged(TrainingError):
+    """A training cannot be resumed with other pictures than it began with."""
 
 
 class TrainingDiverged(TrainingError):

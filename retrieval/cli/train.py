@@ -1,16 +1,15 @@
 """`retrieve train`: teach an encoder what "the same product" means in this catalogue."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.common import device_option, json_option, on_one_line, picture_limit_options, print_json
+from retrieval.cli.common import json_option, on_one_line, print_json
 from retrieval.cli.progress import ProgressLine
 from retrieval.cli.stopping import INTERRUPTED, StopRequest
+from retrieval.cli.training import training_options, training_settings
 from retrieval.encoder.backbones import DEFAULT_MODEL
-from retrieval.images import DecodeLimits
 from retrieval.results import TrainingReport
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 NEWLY_SKIPPED = 3
 _SHOWN_SKIPS = 20
-_STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, saturation, hue_degrees, flip"
 
 
 @click.command("train")
@@ -33,18 +31,6 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
     help="What to start from; tiny_cnn is trained from scratch.",
 )
 @click.option(
-    "--loss",
-    metavar="NAME",
-    help="proxy (default), tuplet, triplet, soft_triplet, contrastive, pair, or a loss of pytorch-metric-learning.",
-)
-@click.option("--miner", help="curriculum (default), index, all, semi_hard, hard or distance_weighted.")
-@click.option("--distance", help="squared_euclidean (default), euclidean or cosine.")
-@click.option("--margin", type=float, help="Of the loss, in units of the distance.")
-@click.option("--dim", type=click.IntRange(2), metavar="D", help="Length of an embedding. Default: 256.")
-@click.option("--pooling", type=click.Choice(["average", "gem"]), help="Default: the model's own.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="At most.")
-@click.option("--batch", nargs=2, type=click.IntRange(2), metavar="P K", help="P classes, K pictures of each.")
-@click.option(
     "--val",
     "validation",
     default="classes",
@@ -53,38 +39,13 @@ _STRENGTHS = "crop_area, crop_aspect, rotation_degrees, brightness, contrast, sa
     help="What is held out to measure on.",
 )
 @click.option("--refit/--no-refit", default=True, help="Train afresh on everything in the end.")
-@click.option("--rates", nargs=2, type=float, metavar="BACKBONE HEAD", help="Learning rates.")
-@click.option("--schedule", type=click.Choice(["plateau", "cosine"]), help="Of the learning rates.")
 @click.option("--patience", type=click.IntRange(0), metavar="N", help="Epochs without improvement.")
-@click.option(
-    "--start-share", type=float, metavar="SHARE", help="Of the weights it started from in those that are kept, 0 to 1."
-)
-@click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
-@click.option("--embed-px", type=click.IntRange(16), metavar="P", help="Side of pictures that the model will take.")
-@click.option("--train-px", type=click.IntRange(16), metavar="P", help="Side of training pictures; smaller is faster.")
-@click.option("--freeze-batch-norm/--no-freeze-batch-norm", default=True, help="Keep the backbone's batch statistics.")
-@click.option("--augment", multiple=True, metavar="NAME=VALUE", help=f"Strengths: {_STRENGTHS}; or 'none'.")
-@click.option("--drop-conflicts", is_flag=True, help="Leave out pictures that stand under two labels.")
 @click.option("--allow-unlabelled", is_flag=True, help="Leave out pictures without a label.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same settings.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="Of all that is drawn.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Cores to use. Default: all.")
-@device_option
-@picture_limit_options
+@training_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    batch: tuple[int, int] | None,
-    rates: tuple[float, float] | None,
-    augment: tuple[str, ...],
-    max_megapixels: float,
-    allow_truncated: bool,
-    resume: bool,
-    as_json: bool,
-    **settings: Any,
-) -> int:
+def command(ctx: click.Context, /, resume: bool, as_json: bool, **given: Any) -> int:
     r"""Train an encoder on SOURCE and write it as a model directory that `retrieve index --model DIR` takes.
 
     SOURCE is a folder with one folder a product, a manifest with product_id or label, or the folder of a published data
@@ -100,15 +61,8 @@ def command(
     """
     from retrieval.training import TrainConfig, train
 
-    if batch is not None:
-        settings |= dict(zip(("classes_per_batch", "pictures_per_class"), batch, strict=True))
-    if rates is not None:
-        settings |= dict(zip(("backbone_rate", "head_rate"), rates, strict=True))
-    given = {name: value for name, value in settings.items() if value is not None}
     try:
-        config = TrainConfig(
-            **given, augmentation=_augmentation(augment), limits=DecodeLimits(max_megapixels, allow_truncated)
-        )
+        config = TrainConfig(**training_settings(given))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with StopRequest() as stop, ProgressLine() as line:
@@ -126,25 +80,6 @@ def command(
             ctx.exit(INTERRUPTED)
     _print(report, as_json)
     return NEWLY_SKIPPED if report.skipped else 0
-
-
-def _augmentation(given: tuple[str, ...]) -> Any:
-    """The strengths that were named over the default ones, or over none at all."""
-    from retrieval.training.augment import NO_AUGMENTATION, Augmentation
-
-    start = NO_AUGMENTATION if "none" in given else Augmentation()
-    values = {one.name: getattr(start, one.name) for one in fields(Augmentation)}
-    for text in given:
-        name, _, value = text.partition("=")
-        if text == "none":
-            continue
-        if name not in values:
-            raise click.UsageError(f"--augment {text}: there is no strength {name!r}; there are {_STRENGTHS}")
-        try:
-            values[name] = float(value)
-        except ValueError:
-            raise click.UsageError(f"--augment {text}: {value!r} is no number; write for instance {name}=0.2") from None
-    return Augmentation(**values)
 
 
 def _print(report: TrainingReport, as_json: bool) -> None:

@@ -88,17 +88,21 @@ def read_side(source: str | os.PathLike[str], side: Literal["query", "gallery"])
     return read_labelled(source, allow_unlabelled=True, layout_split=split)
 
 
-def index_pictures(store: IndexStore) -> EmbeddedPictures:
-    """The labelled pictures of an index with its own vectors, as the store's generation has them.
+def index_pictures(store: IndexStore, snapshot: Snapshot | None = None) -> EmbeddedPictures:
+    """The labelled pictures of an index with its own vectors, as one generation has them.
 
     A picture's label is its product_id; where no picture of a manifest or an upsert has one, the label. In a synced
     folder a picture without either shows what its folder is named after.
+
+    Args:
+        store: the index.
+        snapshot: of it, perhaps of another model's space; None takes the store's.
 
     Raises:
         LabelsMissing: no picture has a label.
         GalleryError: the index is empty.
     """
-    snapshot = store.snapshot
+    snapshot = snapshot or store.snapshot
     ids, vectors = _read_vectors(snapshot)
     by_id = store.pictures(snapshot, ids)
     pictures = [by_id[id_] for id_ in ids]

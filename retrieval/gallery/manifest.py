@@ -33,7 +33,8 @@ def read_manifest(path: str | os.PathLike[str], *, key_prefix: str = "") -> List
     """Read the list of pictures that a CSV, JSONL or Parquet file holds.
 
     Columns: `path` (absolute, or relative to the manifest's folder); optional `key` (the path as written where
-    absent), `product_id`, `label`, `box` ("x,y,width,height" in pixels of the upright picture, or a list of four); any
+    absent), `product_id`, `label`, `box` ("x,y,width,height" in pixels of the upright picture, or a list of four, with
+    a fifth that is true where they are fractions of its sides); any
     further column is metadata: text, number, true or false. A missing value is left out. Also read: the tables of
     open-metric-learning (rows that are queries only are left out) and the bulk CSV of Google Vision Product Search.
 
@@ -151,13 +152,15 @@ def _text(row: dict[str, Any], column: str) -> str | None:
 def _box(value: Any) -> Box | None:
     if value is None or isinstance(value, Box):
         return value
+    is_relative = isinstance(value, list | tuple) and len(value) == 5 and value[4] is True
     try:
-        values = [float(side) for side in (value.split(",") if isinstance(value, str) else value)]
+        sides = value.split(",") if isinstance(value, str) else value[:4] if is_relative else value
+        values = [float(side) for side in sides]
     except (TypeError, ValueError):
         values = []
     if len(values) != 4 or not all(map(math.isfinite, values)) or min(values[2:]) <= 0:
         raise RowError(f"box is {value!r}; it must be x,y,width,height in pixels, the last two above 0")
-    return Box(values[0], values[1], values[2], values[3])
+    return Box(values[0], values[1], values[2], values[3], is_relative)
 
 
 def _plain(name: str, value: Any) -> str | int | float | bool | None:

@@ -1,5 +1,6 @@
 """The models that an index keeps for itself: a trained one exists nowhere else, and the way back needs it."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -7,8 +8,12 @@ from pathlib import Path
 
 from indexer.files import translated_os_errors
 from indexer.spaces import MODELS_FOLDER, Space
+from indexer.store import IndexStore
 from retrieval.encoder.backbones import resolve_model
 from retrieval.encoder.runtime import describe_model
+from retrieval.index_model import model_address
+
+_STAND_IN_FILE = "stand_in.json"
 
 
 def keep_model(index_dir: Path, model: str | os.PathLike[str]) -> str:
@@ -44,3 +49,24 @@ def drop_model(index_dir: Path, space: Space) -> None:
     """Remove a space's model from the index, if it is kept there."""
     if space.model_name.startswith(f"{MODELS_FOLDER}/"):
         shutil.rmtree(index_dir / space.model_name, ignore_errors=True)
+
+
+def stand_in(store: IndexStore, space: Space) -> Space:
+    """The model that is judged in another's place: itself, unless it has seen the pictures that are held out."""
+    try:
+        path = Path(model_address(store.index_dir, space)) / _STAND_IN_FILE
+        fingerprint = json.loads(path.read_bytes())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return space
+    return next((one for one in store.spaces() if one.model_fingerprint == fingerprint), space)
+
+
+def set_stand_in(store: IndexStore, space: Space, other: Space) -> None:
+    """Let another model of the index be judged in this one's place from now on.
+
+    Raises:
+        DiskFull, IndexReadOnly
+    """
+    path = Path(model_address(store.index_dir, space)) / _STAND_IN_FILE
+    with translated_os_errors(path):
+        path.write_text(json.dumps({"fingerprint": other.model_fingerprint}) + "\n", "utf-8")

@@ -16,7 +16,7 @@ from retrieval.encoder.runtime import describe_model
 from retrieval.errors import PictureError, RefreshError
 from retrieval.index_model import IndexModel, ModelOptions, open_index_model
 from retrieval.records import Skipped, box_of
-from retrieval.refresh.models import drop_model, keep_model
+from retrieval.refresh.models import drop_model, keep_model, stand_in
 from retrieval.refresh.reembed import OnProgress, Reembedded, fill_space
 from retrieval.results import ModelInfo, MoveReport, Reign
 
@@ -47,15 +47,8 @@ def move_to_model(
         IndexBusy: another job runs on this index.
         IndexNotFound, IndexReadOnly, DiskFull
     """
-    started_s = time.perf_counter()
     with closing(IndexStore(index_dir)) as store, store.job("refresh"):
-        described = describe_model(model)
-        space = store.open_space(
-            model_name=keep_model(store.index_dir, model),
-            model_fingerprint=described.fingerprint,
-            dim=described.dim,
-        )
-        return _moved(store, space, "refresh", options, started_s, on_progress)
+        return move(store, open_space(store, model), "refresh", options, on_progress)
 
 
 def rollback(
@@ -79,12 +72,11 @@ def rollback(
         UnknownModel, ModelDamaged, DeviceUnavailable: pictures have come since and the model cannot be opened.
         IndexBusy, IndexNotFound, IndexReadOnly, DiskFull
     """
-    started_s = time.perf_counter()
     with closing(IndexStore(index_dir)) as store, store.job("rollback"):
         former = next((one.space for one in reversed(store.switches()) if one.space.id != store.space.id), None)
         if former is None:
             raise RefreshError(f"index {store.index_dir} has had one model only; there is nothing to go back to")
-        return _moved(store, former, "rollback", options, started_s, on_progress, drop_newer)
+        return move(store, former, "rollback", options, on_progress, drop_newer)
 
 
 def history(index_dir: IndexPath) -> list[Reign]:
@@ -97,7 +89,7 @@ def history(index_dir: IndexPath) -> list[Reign]:
         return [
             Reign(
                 one.generation,
-                _info(one.space),
+                named(one.space),
                 datetime.fromtimestamp(one.created_ns / 1e9, UTC),
                 one.note,
                 one.vectors,
@@ -123,27 +115,52 @@ def prune(index_dir: IndexPath, keep: int) -> list[ModelInfo]:
     if keep < 1:
         raise ValueError(f"keep is {keep}; the live model always stays, so it must be at least 1")
     with closing(IndexStore(index_dir)) as store, store.job("prune"):
-        newest_first = dict.fromkeys(one.space.id for one in reversed(store.switches()))
-        kept = list(newest_first)[:keep]
-        held = {one.space.id for one in store.switches() if one.vectors}
+        switches = store.switches()
+        newest_first = list({one.space.id: one.space for one in reversed(switches)}.values())
+        kept = {one.id for space in newest_first[:keep] for one in (space, stand_in(store, space))}
         dropped = [space for space in store.spaces() if space.id not in kept]
+        held = {space.id: store.snapshot_of(space).images for space in dropped}
         for space in dropped:
             store.empty_space(space)
             drop_model(store.index_dir, space)
-        return [_info(space) for space in dropped if space.id in held]
+        return [named(space) for space in dropped if held[space.id]]
 
 
-def _moved(
+def open_space(store: IndexStore, model: str | os.PathLike[str]) -> Space:
+    """The space of a model in an index, which gets a copy of the model where it needs one.
+
+    Raises:
+        UnknownModel, WeightsUnavailable, ModelDamaged
+        IndexReadOnly, DiskFull
+    """
+    described = describe_model(model)
+    return store.open_space(
+        model_name=keep_model(store.index_dir, model), model_fingerprint=described.fingerprint, dim=described.dim
+    )
+
+
+def move(
     store: IndexStore,
     space: Space,
     note: str,
     options: ModelOptions,
-    started_s: float,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress | None = None,
     drop_unreadable: bool = False,
 ) -> MoveReport:
-    """Fill a space, make it the live one, and say so."""
-    former, embedded, dropped = store.space, 0, list[str]()
+    """Fill a space and make it the live one, under the job lock that the caller holds.
+
+    Args:
+        store: the index.
+        space: of it.
+        note: of the new generation.
+        options: how its model is opened.
+        on_progress: called after each picture.
+        drop_unreadable: take pictures out of the index that cannot be read any more, instead of refusing.
+
+    Raises:
+        As `move_to_model`.
+    """
+    started_s, former, embedded, dropped = time.perf_counter(), store.space, 0, list[str]()
     model = open_index_model(store.index_dir, space, options)
     with closing(model.embedder):
         generation = store.snapshot.generation if space == former else None
@@ -158,7 +175,19 @@ def _moved(
                 dropped += removes
             generation = store.make_live(space, note, lambda pictures: _embed(model.embedder, pictures))
     seconds = time.perf_counter() - started_s
-    return MoveReport(_info(former), _info(space), embedded, dropped, seconds, generation)
+    return MoveReport(named(former), named(space), embedded, dropped, seconds, generation)
+
+
+def fill(store: IndexStore, space: Space, options: ModelOptions, on_progress: OnProgress | None = None) -> None:
+    """Embed what has no vector in a space that is not live; what cannot be read any more is left out."""
+    model = open_index_model(store.index_dir, space, options)
+    with closing(model.embedder):
+        _filled(store, model, options, on_progress)
+
+
+def named(space: Space) -> ModelInfo:
+    """A space's model in a report."""
+    return ModelInfo(space.model_name, space.model_fingerprint, space.dim)
 
 
 def _filled(store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None) -> Reembedded:
@@ -188,7 +217,3 @@ def _embed(embedder: Embedder, pictures: Sequence[Picture]) -> Mapping[int, Vect
             f"a picture that was added just now cannot be read any more ({error}); the index stays with its model: "
             "run again"
         ) from error
-
-
-def _info(space: Space) -> ModelInfo:
-    return ModelInfo(space.model_name, space.model_fingerprint, space.dim)

@@ -11,7 +11,7 @@ from retrieval.results.evaluation import (
     Sighting,
 )
 from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
-from retrieval.results.moving import MoveReport, Reign
+from retrieval.results.moving import MoveReport, RefreshReport, Reign
 from retrieval.results.searching import Hit, MatchResult, SearchResult
 from retrieval.results.training import TrainingReport
 
@@ -29,6 +29,7 @@ __all__ = [
     "MatchResult",
     "ModelInfo",
     "MoveReport",
+    "RefreshReport",
     "Reign",
     "SearchResult",
     "Sighting",

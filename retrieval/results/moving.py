@@ -4,6 +4,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
+from retrieval.results.evaluation import EvaluationReport
 from retrieval.results.indexing import ModelInfo
 
 
@@ -35,6 +36,38 @@ class MoveReport:
             "dropped": self.dropped,
             "seconds": round(self.seconds, 3),
             "generation": self.generation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What a refresh came to.
+
+    Attributes:
+        candidate: the model that was judged.
+        judged: the live model on the held-out pictures, and in its `comparison` the candidate.
+        gate: what was asked for.
+        unmet: what of it was not reached; where there is anything, the index stays with its model.
+        moved: the move to the candidate, or to the same trained on everything; None where there was none.
+        seconds: of the whole, since it was last started.
+    """
+
+    candidate: ModelInfo
+    judged: EvaluationReport
+    gate: str
+    unmet: list[str]
+    moved: MoveReport | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "candidate": self.candidate.to_dict(),
+            "judged": self.judged.to_dict(),
+            "gate": self.gate,
+            "unmet": self.unmet,
+            "moved": None if self.moved is None else self.moved.to_dict(),
+            "seconds": round(self.seconds, 3),
         }
 
 

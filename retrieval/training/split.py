@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from retrieval.errors import LabelConflict, PictureUnreadable, TrainingError
+from retrieval.errors import LabelConflict, PicturesChanged, PictureUnreadable, TrainingError
 from retrieval.files import one_line, read_bytes
 from retrieval.gallery.labelled import LabelledPictures
 from retrieval.records import ImageRecord
@@ -73,7 +73,8 @@ class Split:
         """Read a split and find its pictures again by their keys.
 
         Raises:
-            TrainingError: the file is damaged or of a newer version, or is a split of other pictures.
+            PicturesChanged: it is a split of other pictures.
+            TrainingError: the file is damaged or of a newer version.
             OSError: it cannot be read.
         """
         try:
@@ -281,7 +282,7 @@ def _find(
     """The rows of both sides.
 
     Raises:
-        TrainingError: the pictures are others now.
+        PicturesChanged: they are others now.
     """
     # Two files may use the same key: that of the pictures to train on comes first, that of the validation file last.
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
@@ -291,6 +292,6 @@ def _find(
     if added or gone or len(train) + len(validation) != len(keys):
         shown = "".join(f" ({kind}: {some[0]})" for kind, some in (("new", added), ("gone", gone)) if some)
         message = f"is a split of other pictures: {len(added)} are new, {len(gone)} are gone{shown}"
-        raise TrainingError(f"{path} {message}; train afresh, or bring the former pictures back")
+        raise PicturesChanged(f"{path} {message}; train afresh, or bring the former pictures back")
     rows = [[first[key] for key in train], [last[key] for key in validation]]
     return np.sort(np.array(rows[0], np.int64)), np.sort(np.array(rows[1], np.int64))

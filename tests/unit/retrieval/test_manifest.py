@@ -226,6 +226,11 @@ def test_jsonl_takes_a_list_as_box_and_numbers_as_ids(folder: Path) -> None:
     assert (record.key, record.product_id, record.box) == ("5", "12", Box(1, 2.5, 3, 4))
 
 
+def test_jsonl_takes_a_box_in_fractions(folder: Path) -> None:
+    record = only(read(folder, '{"path": "a.jpg", "box": [0, 0.25, 0.5, 0.5, true]}', "list.jsonl"))
+    assert record.box == Box(0, 0.25, 0.5, 0.5, is_relative=True)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -237,6 +242,7 @@ def test_jsonl_takes_a_list_as_box_and_numbers_as_ids(folder: Path) -> None:
         ('{"path": ["a.jpg"]}', "line 2: path is ['a.jpg']; it must be a text or a number"),
         ('{"path": "a.jpg", "product_id": true}', "line 2: product_id is True; it must be a text or a number"),
         ('{"path": "a.jpg", "box": {"x": 1}}', "line 2: box is {'x': 1}; it must be x,y,width,height"),
+        ('{"path": "a.jpg", "box": [1, 2, 3, 4, 5]}', "line 2: box is [1, 2, 3, 4, 5]; it must be x,y,width,height"),
         ('{"path": "a.jpg", "box": 7}', "line 2: box is 7; it must be x,y,width,height"),
         ('{"path": "\\ud800.jpg"}', "line 2: path is '\\ud800.jpg', which is not UTF-8; rename it"),
         ('{"label": "x"}', "line 2: path is empty"),
