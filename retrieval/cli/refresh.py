@@ -22,6 +22,7 @@ _NICENESS = 10
 
 @click.command("refresh")
 @index_option
+@click.option("--labels", type=click.Path(path_type=Path), metavar="MANIFEST", help="Columns key and product_id.")
 @click.option("--gate", default=DEFAULT_GATE, show_default=True, metavar="CONDITION", help="What it must reach.")
 @click.option("--refit/--no-refit", default=True, help="Train afresh on everything, once the candidate has passed.")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and leave the index with its model.")
@@ -33,6 +34,7 @@ def command(
     ctx: click.Context,
     /,
     index_dir: Path | None,
+    labels: Path | None,
     gate: str,
     refit: bool,
     dry_run: bool,
@@ -72,7 +74,7 @@ def command(
             if model is not None:
                 print_move(move_to_model(folder, model, options=options, on_progress=on_embedding), folder, as_json)
                 return 0
-            report = refresh(RefreshConfig(folder, gate, refit, dry_run, settings, options), on_progress)
+            report = refresh(RefreshConfig(folder, labels, gate, refit, dry_run, settings, options), on_progress)
         except KeyboardInterrupt:
             line.close()
             click.echo("retrieve: stopped; the index has its former model. The same command goes on", err=True)

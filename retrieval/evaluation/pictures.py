@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,7 +88,9 @@ def read_side(source: str | os.PathLike[str], side: Literal["query", "gallery"])
     return read_labelled(source, allow_unlabelled=True, layout_split=split)
 
 
-def index_pictures(store: IndexStore, snapshot: Snapshot | None = None) -> EmbeddedPictures:
+def index_pictures(
+    store: IndexStore, snapshot: Snapshot | None = None, labels: Mapping[str, str] | None = None
+) -> EmbeddedPictures:
     """The labelled pictures of an index with its own vectors, as one generation has them.
 
     A picture's label is its product_id; where no picture of a manifest or an upsert has one, the label. In a synced
@@ -97,6 +99,7 @@ def index_pictures(store: IndexStore, snapshot: Snapshot | None = None) -> Embed
     Args:
         store: the index.
         snapshot: of it, perhaps of another model's space; None takes the store's.
+        labels: key -> what it shows, which goes before what the index says.
 
     Raises:
         LabelsMissing: no picture has a label.
@@ -108,14 +111,15 @@ def index_pictures(store: IndexStore, snapshot: Snapshot | None = None) -> Embed
     pictures = [by_id[id_] for id_ in ids]
     if not pictures:
         raise GalleryError(f"index {store.index_dir} is empty; run `retrieve index GALLERY` first")
-    labels = _index_labels(store, pictures)
-    rows = [row for row, label in enumerate(labels) if label is not None]
+    said = _index_labels(store, pictures)
+    shown = [(labels or {}).get(picture.key, label) for picture, label in zip(pictures, said, strict=True)]
+    rows = [row for row, label in enumerate(shown) if label is not None]
     if not rows:
         raise LabelsMissing(
             f"index {store.index_dir}: none of its {len(pictures)} pictures has a product_id or a label, or lies in a "
             "class folder; index a manifest that names products, or name a labelled folder with --gallery"
         )
-    labelled = ((record_of(pictures[row]), label) for row in rows if (label := labels[row]) is not None)
+    labelled = ((record_of(pictures[row]), label) for row in rows if (label := shown[row]) is not None)
     named = number_classes(labelled, unlabelled=len(pictures) - len(rows))
     kept = vectors if len(rows) == len(pictures) else vectors[rows]
     return EmbeddedPictures(named, kept, [pictures[row].content_hash for row in rows])

@@ -12,11 +12,12 @@ from indexer.spaces import Space
 from indexer.store import IndexStore
 from retrieval.calibration import fit_match, save_matcher
 from retrieval.errors import TrainingError
-from retrieval.evaluation.pictures import EmbeddedPictures, index_pictures
+from retrieval.evaluation.pictures import index_pictures
 from retrieval.evaluation.summary import Evaluated, compared
 from retrieval.index_model import ModelOptions, model_address
 from retrieval.refresh.gate import DEFAULT_GATE, parse_gate
 from retrieval.refresh.holdout import hold_out
+from retrieval.refresh.labels import check_keys, read_labels
 from retrieval.refresh.models import set_stand_in, stand_in
 from retrieval.refresh.moving import fill, move, named, open_space
 from retrieval.refresh.run import Run, begin
@@ -32,6 +33,7 @@ class RefreshConfig:
 
     Attributes:
         index_dir: the index.
+        labels: a file of keys and products, which goes before what the index says; see `read_labels`.
         gate: what the candidate must reach on the held-out pictures; see `parse_gate`.
         refit: move to the candidate's settings trained on everything, once the candidate has passed.
         dry_run: judge, and move to nothing.
@@ -40,6 +42,7 @@ class RefreshConfig:
     """
 
     index_dir: Path
+    labels: Path | None = None
     gate: str = DEFAULT_GATE
     refit: bool = True
     dry_run: bool = False
@@ -62,6 +65,7 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
 
     Raises:
         LabelsMissing: nothing says what the pictures show.
+        GalleryError: the labels cannot be read, or are of pictures that are not there.
         TrainingError: there are too few of them, or training failed; the index stays with its model.
         RefreshError: the gate is not understood, or pictures cannot be read any more.
         IndexBusy: another job runs on this index.
@@ -70,7 +74,7 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
     started_s, gate, tell = time.perf_counter(), parse_gate(config.gate), on_progress or (lambda *_: None)
     training = {"schedule": "cosine", **config.training, "refit": False}
     with closing(IndexStore(config.index_dir)) as store, store.job("refresh"):
-        run, former = _begun(store, training), stand_in(store, store.space)
+        run, former = _begun(store, config, training), stand_in(store, store.space)
 
         def trained(part: str, start: Space) -> Path:
             address = model_address(store.index_dir, start)
@@ -95,9 +99,11 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
         return RefreshReport(named(space), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
 
 
-def _begun(store: IndexStore, training: Mapping[str, Any]) -> Run:
+def _begun(store: IndexStore, config: RefreshConfig, training: Mapping[str, Any]) -> Run:
     """The run that is to be gone on with, or a new one with the labels of now."""
-    pictures = index_pictures(store)
+    labels = {} if config.labels is None else read_labels(config.labels)
+    check_keys(labels, store.owners(labels), store.index_dir)
+    pictures = index_pictures(store, labels=labels)
     rows = hold_out(pictures.pictures, pictures.content_hashes)
     if not len(rows):
         raise TrainingError(
@@ -105,12 +111,13 @@ def _begun(store: IndexStore, training: Mapping[str, Any]) -> Run:
             "candidate by; that needs more products, or three pictures of some"
         )
     name = f"refreshed-{datetime.now(UTC):%Y-%m-%d}"
-    return begin(store.index_dir, store.space, name, training, pictures, rows)
+    return begin(store.index_dir, store.space, name, training, labels, pictures, rows)
 
 
 def _judged(store: IndexStore, run: Run, former: Space, candidate: Space) -> EvaluationReport:
     """Each held-out picture is searched for among all others, by both models."""
-    sides = [index_pictures(store, store.snapshot_of(space)) for space in (former, candidate)]
+    labels = run.labels()
+    sides = [index_pictures(store, store.snapshot_of(space), labels) for space in (former, candidate)]
     common = set(sides[0].keys) & set(sides[1].keys)
     galleries = [side.only(common) for side in sides]
     first, second = (
@@ -122,7 +129,7 @@ def _judged(store: IndexStore, run: Run, former: Space, candidate: Space) -> Eva
 
 def _hand_over(store: IndexStore, run: Run, candidate: Space, live: Space) -> None:
     """Give the model that is to be live what was learned of the candidate: who judged it, and what scores mean."""
-    held_out: EmbeddedPictures = index_pictures(store, store.snapshot_of(candidate)).only(run.held_out)
+    held_out = index_pictures(store, store.snapshot_of(candidate), run.labels()).only(run.held_out)
     matcher = fit_match(held_out.vectors, held_out.pictures.labels, seed=0)
     if matcher is not None:
         save_matcher(matcher, Path(model_address(store.index_dir, live)), live.model_fingerprint)

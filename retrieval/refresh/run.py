@@ -1,5 +1,6 @@
 """What a refresh has begun, on disk, so that one that was stopped is gone on with: what it sees, what it holds out."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from retrieval.refresh.apart import OnEpochs, train_apart
 
 REFRESH_FOLDER = "refresh"  # of an index
 _PLAN, _SEEN, _ALL = "plan.json", "seen.jsonl", "all.jsonl"
+_FREE_TO_CHANGE = ("threads", "device", "limits")  # they change nothing but the time it takes
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Run:
             train_apart({**settings, **fixed}, resume=False, on_progress=on_progress)
         return out
 
+    def labels(self) -> dict[str, str]:
+        """What every labelled picture showed when this began: key -> product."""
+        lines = (self.folder / _ALL).read_text("utf-8").splitlines()
+        return {row["key"]: row["product_id"] for row in map(json.loads, lines)}
+
     def remove(self) -> None:
         """Forget it."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -71,16 +78,18 @@ def begin(
     live: Space,
     name: str,
     settings: Mapping[str, Any],
+    labels: Mapping[str, str],
     pictures: EmbeddedPictures,
     held_out_rows: NDArray[np.int64],
 ) -> Run:
-    """Go on with the refresh that has begun from the same model with the same settings, or begin one.
+    """Go on with the refresh that has begun from the same model with the same settings and labels, or begin one.
 
     Args:
         index_dir: the index.
         live: its live space.
         name: of the model that a new run makes.
         settings: of the training.
+        labels: that were given beside the index's own.
         pictures: labelled ones of the index.
         held_out_rows: of these, what the candidate does not see.
 
@@ -88,7 +97,9 @@ def begin(
         DiskFull, IndexReadOnly
     """
     folder = index_dir / REFRESH_FOLDER
-    wanted = json.loads(json.dumps({"from": live.model_fingerprint, "settings": dict(settings)}, default=asdict))
+    fixed = {name: value for name, value in settings.items() if name not in _FREE_TO_CHANGE}
+    asked = {"from": live.model_fingerprint, "settings": fixed, "labels": sorted(labels.items())}
+    wanted = hashlib.sha256(json.dumps(asked, sort_keys=True, default=asdict).encode()).hexdigest()
     try:
         plan = json.loads((folder / _PLAN).read_bytes())
         if plan["wanted"] == wanted:
@@ -96,13 +107,13 @@ def begin(
     except (OSError, ValueError, KeyError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
-    records, labels = pictures.pictures.records, pictures.pictures
+    records, labelled = pictures.pictures.records, pictures.pictures
     seen = np.setdiff1d(np.arange(len(records)), held_out_rows)
     held_out = [records[row].key for row in held_out_rows]
     with translated_os_errors(folder):
         folder.mkdir()
-        _write_manifest(folder / _SEEN, ((records[row], labels.label(row)) for row in seen))
-        _write_manifest(folder / _ALL, ((record, labels.label(row)) for row, record in enumerate(records)))
+        _write_manifest(folder / _SEEN, ((records[row], labelled.label(row)) for row in seen))
+        _write_manifest(folder / _ALL, ((record, labelled.label(row)) for row, record in enumerate(records)))
         plan = {"wanted": wanted, "name": name, "held_out": held_out}
         aside = folder / f".{_PLAN}"
         aside.write_text(json.dumps(plan), "utf-8")

@@ -19,7 +19,7 @@ from indexer.integrity import verify
 from indexer.store import IndexStore
 from retrieval.encoder.runtime import describe_model
 from retrieval.engine import SearchEngine
-from retrieval.errors import LabelsMissing, RefreshError, TrainingError
+from retrieval.errors import GalleryError, LabelsMissing, RefreshError, TrainingError
 from retrieval.refresh import RefreshConfig, history, prune, refresh, rollback
 from retrieval.refresh.models import stand_in
 from retrieval.training import Augmentation, train
@@ -278,6 +278,21 @@ def test_too_few_products_are_refused_with_the_remedy(index: Path) -> None:
     wide = {**QUICKLY, "classes_per_batch": 64}
     with pytest.raises(TrainingError, match="classes to train on, a batch wants 64; pass --batch"):
         refresh(config(index, training=wide))
+
+
+def test_a_file_of_labels_goes_before_what_the_index_says(index: Path, made: Path, tmp_path: Path) -> None:
+    keys = [path.relative_to(made / "gallery").as_posix() for path in sorted((made / "gallery").glob("*/*"))]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("key,product_id\n" + "".join(f"{key},{'B' if key < keys[90] else 'C'}\n" for key in keys))
+    with pytest.raises(TrainingError, match="has 2 classes to train on, a batch wants 8"):
+        refresh(config(index, labels=labels))
+
+
+def test_labels_of_pictures_that_are_not_there_are_refused(index: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("key,product_id\nnobody.png,A\nno-one.png,A\n")
+    with pytest.raises(GalleryError, match=r"holds no picture 'nobody.png' and 1 more, of which the labels say"):
+        refresh(config(index, labels=labels))
 
 
 def test_nothing_to_hold_out_is_refused(tmp_path: Path, demo_gallery: Path, start: Path) -> None:
