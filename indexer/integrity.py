@@ -14,7 +14,7 @@ from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
 from indexer.segments import SEGMENTS_FOLDER, SealedFile, Segment, read_raw_rows
-from indexer.spaces import ids_to_fill, newest_generation
+from indexer.spaces import NO_VECTOR, ids_to_fill, newest_generation
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ def _altered_in_catalog(connection: sqlite3.Connection) -> list[tuple[int, int]]
     return [
         (picture_id, space_id)
         for picture_id, space_id, vector, checksum, size in rows
-        if vector is None or len(vector) != size or zlib.crc32(vector) != checksum
+        if (checksum != NO_VECTOR if vector is None else len(vector) != size or zlib.crc32(vector) != checksum)
     ]
 
 

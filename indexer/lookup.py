@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from indexer.changes import Attributes
+from indexer.spaces import newest_generation
 
 _ROWS_A_QUERY = 500  # below SQLite's limit on the parameters of one statement
 
@@ -92,12 +93,18 @@ def _picture(row: Sequence[Any], index_dir: Path) -> Picture:
 
 
 def known_pictures(connection: sqlite3.Connection, source_id: int) -> dict[str, Known]:
-    """What is known of every picture that this source owns, under its key."""
+    """What is known of every picture that this source owns, under its key.
+
+    Of one that the live model could not embed, neither content nor time counts as known: it is to be looked at again.
+    """
+    space = newest_generation(connection)[1]
     rows = connection.execute(
-        "SELECT p.key, p.id, p.size_bytes, p.mtime_ns, p.scanned_ns, p.content_hash, p.box, p.path,"
-        " a.product_id, a.label, a.metadata FROM pictures p JOIN attributes a ON a.picture_id = p.id"
+        "SELECT p.key, p.id, p.size_bytes, iif(n.checksum IS NULL, p.mtime_ns, -1), p.scanned_ns,"
+        " iif(n.checksum IS NULL, p.content_hash, ''), p.box, p.path, a.product_id, a.label, a.metadata"
+        " FROM pictures p JOIN attributes a ON a.picture_id = p.id LEFT JOIN embeddings n ON n.picture_id = p.id"
+        " AND n.space_id = ? AND n.vector IS NULL AND n.segment_id IS NULL"
         " WHERE p.source_id = ? AND p.removed IS NULL AND a.until IS NULL",
-        (source_id,),
+        (space.id, source_id),
     )
     return {row[0]: Known(*row[1:]) for row in rows}
 

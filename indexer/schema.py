@@ -70,8 +70,8 @@ CREATE TABLE embeddings (           -- where a picture's vector is: in a segment
     picture_id INTEGER NOT NULL REFERENCES pictures,
     space_id INTEGER NOT NULL REFERENCES spaces,
     segment_id INTEGER REFERENCES segments,
-    vector BLOB,                    -- (D,) float16, little-endian; null once sealed
-    checksum INTEGER NOT NULL,      -- crc32 of those bytes
+    vector BLOB,                    -- (D,) float16, little-endian; null once sealed, or if there is none
+    checksum INTEGER NOT NULL,      -- crc32 of those bytes; 0 where the picture could not be embedded
     UNIQUE (picture_id, space_id)
 ) STRICT;
 CREATE INDEX embeddings_unsealed ON embeddings (space_id, picture_id) WHERE segment_id IS NULL;

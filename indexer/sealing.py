@@ -40,10 +40,10 @@ def seal(catalog: Catalog, index_dir: Path, space: Space) -> None:
         with catalog.read() as connection:
             rows = connection.execute(
                 "SELECT p.id, e.vector, e.checksum FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
-                " WHERE e.space_id = ? AND e.segment_id IS NULL AND p.removed IS NULL ORDER BY p.id",
+                " WHERE e.space_id = ? AND e.vector IS NOT NULL AND p.removed IS NULL ORDER BY p.id",
                 (space.id,),
             )
-            intact = [(picture_id, blob) for picture_id, blob, checksum in rows if zlib.crc32(blob or b"") == checksum]
+            intact = [(picture_id, blob) for picture_id, blob, checksum in rows if zlib.crc32(blob) == checksum]
         if 2 * len(intact) >= SEAL_ROWS:
             _seal_rows(catalog, index_dir, space, intact)
         _drop_removed(catalog, space.id)

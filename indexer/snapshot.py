@@ -9,7 +9,7 @@ import numpy as np
 
 from indexer.errors import IndexDamaged
 from indexer.segments import SealedFile, Segment, use_threads
-from indexer.spaces import Space, newest_generation
+from indexer.spaces import NO_VECTOR, Space, newest_generation
 from indexer.tail import Tail
 from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
 
@@ -85,7 +85,11 @@ def load_snapshot(connection: sqlite3.Connection, index_dir: Path, space: Space 
 def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot:
     """The newest generation, reading only what changed since `current`; `current` itself where nothing did."""
     generation, space = newest_generation(connection)
-    if space != current.space or _is_without_one_of_its_segments(current, connection):
+    if (
+        space != current.space
+        or _is_without_one_of_its_segments(current, connection)
+        or _has_been_elsewhere(current, connection)
+    ):
         return load_snapshot(connection, current.index_dir)
     return _advance(current, connection, generation)
 
@@ -112,6 +116,14 @@ def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Conne
     """A repair has taken a segment out: its vectors have moved, and must not be found in both places."""
     named = set(_column(connection, "SELECT id FROM segments WHERE space_id = ?", (current.space.id,)).tolist())
     return any(one.segment.segment_id not in named for one in current.segments)
+
+
+def _has_been_elsewhere(current: Snapshot, connection: sqlite3.Connection) -> bool:
+    """Another space was live meanwhile: this one may have been given vectors of pictures that it had none of."""
+    row = connection.execute(
+        "SELECT 1 FROM generations WHERE number > ? AND space_id != ? LIMIT 1", (current.generation, current.space.id)
+    ).fetchone()
+    return row is not None
 
 
 def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[Segment]:
@@ -142,8 +154,9 @@ def _with_removed(one: OpenSegment, removed: Ids) -> OpenSegment:
 def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tuple[Ids, Vectors]:
     rows = connection.execute(
         "SELECT p.id, e.vector FROM pictures p JOIN embeddings e ON e.picture_id = p.id"
-        " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL ORDER BY p.id",
-        (current.generation, current.space.id),
+        " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL"
+        " AND NOT (e.vector IS NULL AND e.checksum = ?) ORDER BY p.id",
+        (current.generation, current.space.id, NO_VECTOR),
     ).fetchall()
     tail = _tail_of(rows, current.space.dim)
     return tail.ids, tail.vectors

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from indexer.errors import IndexDamaged, ModelMismatch
 
 MODELS_FOLDER = "models"  # of an index: models that exist nowhere else, each in a folder that their space is named by
+NO_VECTOR = 0  # the checksum of a picture that is known to have none: that of no bytes
 _SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
 _TO_FILL = (
     "FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
@@ -66,7 +67,8 @@ def all_spaces(connection: sqlite3.Connection) -> list[Space]:
 def switches(connection: sqlite3.Connection) -> list[Switch]:
     """When each space became the live one, oldest first."""
     rows = connection.execute(
-        f"SELECT g.number, {_SPACE}, (SELECT count(*) FROM embeddings e WHERE e.space_id = s.id), g.created_ns, g.note"
+        f"SELECT g.number, {_SPACE}, (SELECT count(*) FROM embeddings e"
+        " WHERE e.space_id = s.id AND (e.vector IS NOT NULL OR e.segment_id IS NOT NULL)), g.created_ns, g.note"
         " FROM (SELECT *, lag(space_id) OVER (ORDER BY number) AS former FROM generations) g"
         " JOIN spaces s ON s.id = g.space_id WHERE g.former IS NULL OR g.former != g.space_id ORDER BY g.number"
     )
@@ -116,15 +118,35 @@ def count_to_fill(connection: sqlite3.Connection, space_id: int) -> int:
 def fill(connection: sqlite3.Connection, space_id: int, vectors: Mapping[int, NDArray[np.float32]]) -> None:
     """Give pictures their vector in a space; those that were removed meanwhile, or have one by now, are passed over.
 
+    Pictures that were known to have none have one now.
+
     Args:
         vectors: picture id -> (D,) unit float32.
     """
     for picture_id, vector in vectors.items():
         blob = np.ascontiguousarray(vector, dtype="<f2").tobytes()
         connection.execute(
-            "INSERT OR IGNORE INTO embeddings SELECT id, ?, NULL, ?, ? FROM pictures WHERE id = ? AND removed IS NULL",
+            "INSERT INTO embeddings SELECT id, ?, NULL, ?, ? FROM pictures WHERE id = ? AND removed IS NULL"
+            " ON CONFLICT (picture_id, space_id) DO UPDATE SET vector = excluded.vector, checksum = excluded.checksum"
+            " WHERE vector IS NULL AND segment_id IS NULL",
             (space_id, blob, zlib.crc32(blob), picture_id),
         )
+
+
+def leave_out(connection: sqlite3.Connection, space_id: int, picture_ids: Iterable[int]) -> None:
+    """Note that pictures cannot be embedded by a model: they have no vector in its space, and none is missed."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO embeddings SELECT id, ?, NULL, NULL, ? FROM pictures WHERE id = ? AND removed IS NULL",
+        [(space_id, NO_VECTOR, picture_id) for picture_id in picture_ids],
+    )
+
+
+def forget_left_out(connection: sqlite3.Connection, space_id: int) -> None:
+    """Let pictures be embedded again that could not be before."""
+    connection.execute(
+        "DELETE FROM embeddings WHERE space_id = ? AND vector IS NULL AND segment_id IS NULL AND checksum = ?",
+        (space_id, NO_VECTOR),
+    )
 
 
 def add_generation(connection: sqlite3.Connection, number: int, space_id: int, note: str) -> None:

@@ -188,6 +188,28 @@ class IndexStore:
         if is_due:
             sealing.seal(self._catalog, self.index_dir, space)
 
+    def leave_out(self, space: Space, picture_ids: Iterable[int]) -> None:
+        """Note that pictures cannot be embedded by a model, so that its space can be made live without them.
+
+        A sync looks at them again, and so does whoever fills the space after `forget_left_out`.
+
+        Raises:
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            spaces.leave_out(connection, space.id, picture_ids)
+
+    def forget_left_out(self, space: Space) -> None:
+        """Let pictures be embedded again that could not be before.
+
+        Raises:
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            spaces.forget_left_out(connection, space.id)
+
     def make_live(self, space: Space, note: str, embed_rest: EmbedRest, *, most_rest: int = MOST_REST) -> int | None:
         """Let a space take the live one's place, if it holds every picture; readers follow at their next `refresh`.
 

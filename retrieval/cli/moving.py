@@ -16,6 +16,10 @@ def show_embedding(line: ProgressLine, done: int, total: int) -> None:
 
 def print_move(report: MoveReport, index_dir: Path, as_json: bool) -> None:
     """What was done, for people or programs."""
+    for key in report.missing:
+        click.echo(
+            f"missing {on_one_line(key)}: it cannot be read any more, and is not found until a sync finds it", err=True
+        )
     for key in report.dropped:
         click.echo(f"dropped {on_one_line(key)}: it cannot be read any more", err=True)
     if as_json:

@@ -25,6 +25,7 @@ _NICENESS = 10
 @click.option("--labels", type=click.Path(path_type=Path), metavar="MANIFEST", help="Columns key and product_id.")
 @click.option("--gate", default=DEFAULT_GATE, show_default=True, metavar="CONDITION", help="What it must reach.")
 @click.option("--refit/--no-refit", default=True, help="Train afresh on everything, once the candidate has passed.")
+@click.option("--allow-missing", is_flag=True, help="Even if more than 1% of the pictures cannot be read any more.")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and leave the index with its model.")
 @click.option("--model", metavar="NAME|DIR", help="Move to this model, unjudged, instead of training one.")
 @training_options
@@ -36,6 +37,7 @@ def command(
     index_dir: Path | None,
     labels: Path | None,
     gate: str,
+    allow_missing: bool,
     refit: bool,
     dry_run: bool,
     model: str | None,
@@ -72,9 +74,14 @@ def command(
 
         try:
             if model is not None:
-                print_move(move_to_model(folder, model, options=options, on_progress=on_embedding), folder, as_json)
+                moved = move_to_model(
+                    folder, model, allow_missing=allow_missing, options=options, on_progress=on_embedding
+                )
+                print_move(moved, folder, as_json)
                 return 0
-            report = refresh(RefreshConfig(folder, labels, gate, refit, dry_run, settings, options), on_progress)
+            report = refresh(
+                RefreshConfig(folder, labels, gate, allow_missing, refit, dry_run, settings, options), on_progress
+            )
         except KeyboardInterrupt:
             line.close()
             click.echo("retrieve: stopped; the index has its former model. The same command goes on", err=True)

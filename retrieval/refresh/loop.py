@@ -19,7 +19,7 @@ from retrieval.refresh.gate import DEFAULT_GATE, parse_gate
 from retrieval.refresh.holdout import hold_out
 from retrieval.refresh.labels import check_keys, read_labels
 from retrieval.refresh.models import set_stand_in, stand_in
-from retrieval.refresh.moving import fill, move, named, open_space
+from retrieval.refresh.moving import fill, move, named, open_space, share_left_out, too_many_missing
 from retrieval.refresh.run import Run, begin
 from retrieval.results import EvaluationReport, RefreshReport
 
@@ -35,6 +35,7 @@ class RefreshConfig:
         index_dir: the index.
         labels: a file of keys and products, which goes before what the index says; see `read_labels`.
         gate: what the candidate must reach on the held-out pictures; see `parse_gate`.
+        allow_missing: move even if more than a hundredth of the pictures cannot be read any more.
         refit: move to the candidate's settings trained on everything, once the candidate has passed.
         dry_run: judge, and move to nothing.
         training: settings of `TrainConfig`, but source, out, from_model and validation.
@@ -44,6 +45,7 @@ class RefreshConfig:
     index_dir: Path
     labels: Path | None = None
     gate: str = DEFAULT_GATE
+    allow_missing: bool = False
     refit: bool = True
     dry_run: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -84,17 +86,29 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
 
         candidate = trained("candidate", former)
         space = open_space(store, candidate)
+        most_missing, unmet = share_left_out(config.allow_missing), list[str]()
         for one in {former.id: former, space.id: space}.values():
             if one.id != store.space.id:
-                fill(store, one, config.options, lambda done, total: tell("embedding for the judgement", done, total))
+                missing = fill(
+                    store, one, config.options, lambda done, total: tell("embedding for the judgement", done, total)
+                )
+                if (why := too_many_missing(missing, store.snapshot.images, most_missing)) is not None:
+                    unmet = [why]
         judged = _judged(store, run, former, space)
         assert judged.comparison is not None
-        unmet = gate.unmet(_values(judged.comparison.figures), _values(judged.figures))
+        unmet += gate.unmet(_values(judged.comparison.figures), _values(judged.figures))
         moved = None
         if not unmet and not config.dry_run:
             live = open_space(store, trained("refit", store.space)) if config.refit else space
             _hand_over(store, run, space, live)
-            moved = move(store, live, "refresh", config.options, lambda done, total: tell("embedding", done, total))
+            moved = move(
+                store,
+                live,
+                "refresh",
+                config.options,
+                lambda done, total: tell("embedding", done, total),
+                leave_out=most_missing,
+            )
         run.remove()
         return RefreshReport(named(space), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
 

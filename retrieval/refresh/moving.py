@@ -20,6 +20,8 @@ from retrieval.refresh.models import drop_model, keep_model, stand_in
 from retrieval.refresh.reembed import OnProgress, Reembedded, fill_space
 from retrieval.results import ModelInfo, MoveReport, Reign
 
+MOST_MISSING = 0.01  # of the pictures of an index, that a move leaves out without being told to
+
 IndexPath = str | os.PathLike[str]
 
 
@@ -27,6 +29,7 @@ def move_to_model(
     index_dir: IndexPath,
     model: str | os.PathLike[str],
     *,
+    allow_missing: bool = False,
     options: ModelOptions = ModelOptions(),
     on_progress: OnProgress | None = None,
 ) -> MoveReport:
@@ -38,6 +41,8 @@ def move_to_model(
     Args:
         index_dir: the index.
         model: a name or a model directory.
+        allow_missing: move even if more than a hundredth of the pictures cannot be read any more. Those are not found
+            from then on; their vectors stay with the former model, and a sync looks at them again.
         options: how the model is opened.
         on_progress: called after each picture.
 
@@ -48,7 +53,9 @@ def move_to_model(
         IndexNotFound, IndexReadOnly, DiskFull
     """
     with closing(IndexStore(index_dir)) as store, store.job("refresh"):
-        return move(store, open_space(store, model), "refresh", options, on_progress)
+        return move(
+            store, open_space(store, model), "refresh", options, on_progress, leave_out=share_left_out(allow_missing)
+        )
 
 
 def rollback(
@@ -76,7 +83,7 @@ def rollback(
         former = next((one.space for one in reversed(store.switches()) if one.space.id != store.space.id), None)
         if former is None:
             raise RefreshError(f"index {store.index_dir} has had one model only; there is nothing to go back to")
-        return move(store, former, "rollback", options, on_progress, drop_newer)
+        return move(store, former, "rollback", options, on_progress, drop_unreadable=drop_newer)
 
 
 def history(index_dir: IndexPath) -> list[Reign]:
@@ -145,6 +152,8 @@ def move(
     note: str,
     options: ModelOptions,
     on_progress: OnProgress | None = None,
+    *,
+    leave_out: float = 0.0,
     drop_unreadable: bool = False,
 ) -> MoveReport:
     """Fill a space and make it the live one, under the job lock that the caller holds.
@@ -155,34 +164,59 @@ def move(
         note: of the new generation.
         options: how its model is opened.
         on_progress: called after each picture.
-        drop_unreadable: take pictures out of the index that cannot be read any more, instead of refusing.
+        leave_out: the share of the pictures that may have become unreadable; they get no vector, and none is missed.
+        drop_unreadable: take those out of the index altogether.
 
     Raises:
         As `move_to_model`.
     """
-    started_s, former, embedded, dropped = time.perf_counter(), store.space, 0, list[str]()
+    started_s, former, embedded, gone = time.perf_counter(), store.space, 0, dict[int, Skipped]()
+    if space != former:
+        store.forget_left_out(space)
     model = open_index_model(store.index_dir, space, options)
     with closing(model.embedder):
         generation = store.snapshot.generation if space == former else None
         while generation is None:
             done = _filled(store, model, options, on_progress)
             embedded += done.embedded
-            if done.skipped and not drop_unreadable:
-                raise _unreadable(list(done.skipped.values()))
-            if done.skipped:
-                removes = {skip.key: id_ for id_, skip in done.skipped.items()}
-                store.commit(Changes(removes=removes), note)
-                dropped += removes
+            gone |= done.skipped
+            if drop_unreadable and gone:
+                store.commit(Changes(removes={skip.key: id_ for id_, skip in gone.items()}), note)
+            elif (why := too_many_missing(list(gone.values()), store.snapshot.images, leave_out)) is not None:
+                raise RefreshError(why)
+            store.leave_out(space, done.skipped)
             generation = store.make_live(space, note, lambda pictures: _embed(model.embedder, pictures))
     seconds = time.perf_counter() - started_s
-    return MoveReport(named(former), named(space), embedded, dropped, seconds, generation)
+    keys = [skip.key for skip in gone.values()]
+    missing, dropped = ([], keys) if drop_unreadable else (keys, [])
+    return MoveReport(named(former), named(space), embedded, missing, dropped, seconds, generation)
 
 
-def fill(store: IndexStore, space: Space, options: ModelOptions, on_progress: OnProgress | None = None) -> None:
-    """Embed what has no vector in a space that is not live; what cannot be read any more is left out."""
+def fill(
+    store: IndexStore, space: Space, options: ModelOptions, on_progress: OnProgress | None = None
+) -> list[Skipped]:
+    """Embed what has no vector in a space that is not live; returns what cannot be read any more."""
     model = open_index_model(store.index_dir, space, options)
     with closing(model.embedder):
-        _filled(store, model, options, on_progress)
+        return list(_filled(store, model, options, on_progress).skipped.values())
+
+
+def too_many_missing(skipped: Sequence[Skipped], pictures: int, share: float) -> str | None:
+    """Why an index cannot move, if more of its pictures have become unreadable than may be left out.
+
+    Args:
+        skipped: those that have.
+        pictures: of the index.
+        share: of these, that may be left out.
+    """
+    if len(skipped) <= share * pictures:
+        return None
+    more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    limit = f", and at most {share:.0%} may be left out" if share else ""
+    return (
+        f"picture {skipped[0].key}{more} of {pictures} cannot be embedded by the other model ({skipped[0].reason})"
+        f"{limit}; the index stays with its model: put it back, or sync or `retrieve remove` it, and run again"
+    )
 
 
 def named(space: Space) -> ModelInfo:
@@ -200,12 +234,9 @@ def _filled(store: IndexStore, model: IndexModel, options: ModelOptions, on_prog
     )
 
 
-def _unreadable(skipped: Sequence[Skipped]) -> RefreshError:
-    more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-    return RefreshError(
-        f"picture {skipped[0].key}{more} cannot be embedded by the other model ({skipped[0].reason}); the index stays "
-        "with its model: put it back, or sync or `retrieve remove` it, and run again"
-    )
+def share_left_out(allow_missing: bool) -> float:
+    """The share of an index's pictures that a move may leave out."""
+    return 1.0 if allow_missing else MOST_MISSING
 
 
 def _embed(embedder: Embedder, pictures: Sequence[Picture]) -> Mapping[int, Vectors]:

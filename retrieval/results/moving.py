@@ -15,7 +15,8 @@ class MoveReport:
     Attributes:
         former, model: before and after; the same where there was nothing to do.
         embedded: pictures that had no vector of that model yet.
-        dropped: keys of pictures that were taken out of the index, because that model cannot see them any more.
+        missing: keys of pictures that cannot be read any more; they are not found until a sync finds them again.
+        dropped: keys of such pictures that were taken out of the index.
         seconds: of the whole.
         generation: of the index afterwards.
     """
@@ -23,6 +24,7 @@ class MoveReport:
     former: ModelInfo
     model: ModelInfo
     embedded: int
+    missing: list[str]
     dropped: list[str]
     seconds: float
     generation: int
@@ -33,6 +35,7 @@ class MoveReport:
             "former": self.former.to_dict(),
             "model": self.model.to_dict(),
             "embedded": self.embedded,
+            "missing": self.missing,
             "dropped": self.dropped,
             "seconds": round(self.seconds, 3),
             "generation": self.generation,

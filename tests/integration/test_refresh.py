@@ -112,11 +112,46 @@ def test_a_rollback_embeds_what_has_come_since_and_leaves_out_what_has_gone(
 def test_what_has_vanished_stops_a_move_and_the_index_stays_as_it_was(index: Path, gallery: Path) -> None:
     before = answers(index, gallery)
     (gallery / CAR).rename(gallery / "car.hidden")
-    with pytest.raises(RefreshError, match=f"^picture {CAR} cannot be embedded by the other model .no such file"):
+    with pytest.raises(
+        RefreshError,
+        match=f"^picture {CAR} of 13 cannot be embedded by the other model .no such file., and at most 1% may be left",
+    ):
         move_to_model(index, OTHER)
     (gallery / "car.hidden").rename(gallery / CAR)
     assert answers(index, gallery) == before
     assert move_to_model(index, OTHER).embedded == 1  # all others were embedded before
+
+
+def test_what_has_vanished_is_left_out_where_that_is_allowed_and_found_again_by_a_sync(
+    index: Path, gallery: Path
+) -> None:
+    before = answers(index, gallery)
+    hidden = gallery.parent / "hidden.png"
+    (gallery / CAR).rename(hidden)
+    report = move_to_model(index, OTHER, allow_missing=True)
+    assert (report.embedded, report.missing, report.dropped) == (12, [CAR], [])
+    assert verify(index).is_whole
+    with SearchEngine.open(index) as engine:
+        assert engine.info().images == 12
+        assert CAR not in {hit.key for hit in engine.search(hidden, k=20).hits}
+        hidden.rename(gallery / CAR)
+        synced = engine.sync(gallery)
+        assert (synced.updated, synced.unchanged) == (1, 11)
+        assert engine.search(gallery / CAR, k=2).hits[1].score > 0.999
+    assert rollback(index).embedded == 1  # the picture is another row since the sync
+    assert [answer["model"] for answer in answers(index, gallery)] == [answer["model"] for answer in before]
+
+
+def test_the_former_model_still_finds_what_was_left_out(index: Path, gallery: Path) -> None:
+    before = answers(index, gallery)
+    (gallery / CAR).rename(gallery.parent / "hidden.png")
+    move_to_model(index, OTHER, allow_missing=True)
+    assert rollback(index).embedded == 0
+    (gallery.parent / "hidden.png").rename(gallery / CAR)
+    assert answers(index, gallery) == before
+    assert rollback(index).embedded == 1  # what was left out is tried again
+    with SearchEngine.open(index) as engine:
+        assert engine.info().images == 13
 
 
 def test_what_has_vanished_since_is_dropped_by_a_rollback_only_if_told(index: Path, gallery: Path) -> None:
@@ -128,7 +163,7 @@ def test_what_has_vanished_since_is_dropped_by_a_rollback_only_if_told(index: Pa
         engine.upsert("late", late)
     late.unlink()
 
-    with pytest.raises(RefreshError, match=r"^picture late cannot be embedded"):
+    with pytest.raises(RefreshError, match=r"^picture late of 14 cannot be embedded"):
         rollback(index)
     assert rollback(index, drop_newer=True).dropped == ["late"]
     assert answers(index, gallery) == before
@@ -240,7 +275,7 @@ def test_two_jobs_at_once_are_refused_by_name_and_writers_are_not(index: Path, g
 def test_the_command_line_does_the_same(index: Path, gallery: Path, tmp_path: Path) -> None:
     moved = retrieve_json("refresh", "--model", OTHER, "--index", index)
     assert (moved["former"]["name"], moved["model"]["name"]) == ("efficientnet_lite0", OTHER)
-    assert moved.keys() == {"former", "model", "embedded", "dropped", "seconds", "generation"}
+    assert moved.keys() == {"former", "model", "embedded", "missing", "dropped", "seconds", "generation"}
     told = retrieve("rollback", "--index", index)
     assert "moved from efficientnet_lite2@" in told.stdout
     assert "0 pictures embedded" in told.stdout

@@ -1,6 +1,8 @@
 """A second space is filled behind everybody's back, and takes the live one's place in one commit."""
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 import indexer.sealing
 from indexer.changes import Attributes, Changes
 from indexer.errors import ModelMismatch, VectorError
+from indexer.integrity import verify
 from indexer.lookup import Picture
 from indexer.spaces import Space
 from indexer.store import IndexStore
@@ -265,3 +268,66 @@ def test_a_vector_given_twice_stays_what_it_was(held: IndexStore) -> None:
     held.fill(space, {some.id: NEW["k19"]})
     held.make_live(space, "refresh", never)
     assert own_scores(held, {some.key: NEW[some.key]})[some.key] > 0.999
+
+
+# Pictures that a model cannot be shown
+
+
+def test_what_is_left_out_is_not_found_and_not_missed(held: IndexStore, reader: IndexStore) -> None:
+    space = second_space(held)
+    (gone, *rest) = held.pictures_without_vector(space)
+    held.fill(space, embedded(rest))
+    held.leave_out(space, [gone.id])
+
+    assert held.pictures_without_vector(space) == []
+    assert held.count_without_vector(space) == 0
+    assert held.make_live(space, "refresh", never) == 2
+    reader.refresh()
+    assert pictures_found(reader).keys() == {f"k{i}" for i in range(10)} - {gone.key}
+    assert verify(held.index_dir).is_whole
+    assert [one.vectors for one in held.switches()] == [10, 9]
+
+
+def test_sealing_passes_over_what_is_left_out(held: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 8)
+    space = second_space(held)
+    (gone, *rest) = held.pictures_without_vector(space)
+    held.leave_out(space, [gone.id])
+    held.fill(space, embedded(rest))
+    held.make_live(space, "refresh", never)
+    assert len(held.snapshot.segments) == 1
+    assert pictures_found(held).keys() == {f"k{i}" for i in range(10)} - {gone.key}
+    assert verify(held.index_dir).is_whole
+
+
+def test_what_was_left_out_can_be_filled_later_and_readers_of_that_space_see_it(
+    held: IndexStore, reader: IndexStore
+) -> None:
+    first, space = held.space, second_space(held)
+    (gone, *rest) = held.pictures_without_vector(space)
+    held.fill(space, embedded(rest))
+    held.leave_out(space, [gone.id])
+    held.make_live(space, "refresh", never)
+    reader.refresh()
+    held.make_live(first, "rollback", never)
+
+    held.forget_left_out(space)
+    assert [one.id for one in held.pictures_without_vector(space)] == [gone.id]
+    fill(held, space)
+    held.make_live(space, "rollback", never)
+    reader.refresh()  # from the space to itself, another having been live between
+    assert gone.key in pictures_found(reader)
+
+
+def test_a_picture_that_has_a_vector_cannot_be_left_out(held: IndexStore) -> None:
+    space = second_space(held)
+    fill(held, space)
+    held.leave_out(space, [one.id for one in pictures_found(held).values()])
+    held.forget_left_out(space)
+    assert held.count_without_vector(space) == 0
+
+
+def test_a_vector_that_was_lost_is_no_picture_left_out(held: IndexStore) -> None:
+    with closing(sqlite3.connect(held.index_dir / "catalog.sqlite")) as connection, connection:
+        connection.execute("UPDATE embeddings SET vector = NULL WHERE picture_id = 3")
+    assert verify(held.index_dir).lost == [3]
