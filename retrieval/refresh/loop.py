@@ -20,6 +20,7 @@ from retrieval.refresh.holdout import hold_out
 from retrieval.refresh.labels import check_keys, read_labels
 from retrieval.refresh.models import set_stand_in, stand_in
 from retrieval.refresh.moving import fill, move, named, open_space, share_left_out, too_many_missing
+from retrieval.refresh.room import check_room
 from retrieval.refresh.run import Run, begin
 from retrieval.results import EvaluationReport, RefreshReport
 
@@ -76,6 +77,7 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
     started_s, gate, tell = time.perf_counter(), parse_gate(config.gate), on_progress or (lambda *_: None)
     training = {"schedule": "cosine", **config.training, "refit": False}
     with closing(IndexStore(config.index_dir)) as store, store.job("refresh"):
+        check_room(store.index_dir, store.snapshot.images, store.space.dim, 2 if config.refit else 1)
         run, former = _begun(store, config, training), stand_in(store, store.space)
 
         def trained(part: str, start: Space) -> Path:

@@ -1,6 +1,7 @@
 """A small gallery of real pictures and an engine over it."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +34,15 @@ def engine(tmp_path: Path) -> Iterator[SearchEngine]:
     """An engine over an empty index."""
     with SearchEngine.create(tmp_path / "index", model=MODEL) as engine:
         yield engine
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test still maps a segment that lies there

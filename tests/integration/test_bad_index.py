@@ -160,18 +160,6 @@ def test_a_missing_segment_is_named_and_its_pictures_are_embedded_again(
 # On a disk that is full
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test still maps a segment that lies there
-
-
 def fill(disk: Path, leave_bytes: int) -> Path:
     """Write a file that leaves so many bytes of room; deleting it makes room again."""
     free_bytes = shutil.disk_usage(disk).free

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from commands import RETRIEVE, assert_one_line, retrieve
-from indexer.errors import IndexBusy
+from indexer.errors import DiskFull, IndexBusy
 from indexer.integrity import verify
 from indexer.store import IndexStore
 from retrieval.encoder.runtime import describe_model
@@ -293,6 +293,14 @@ def test_labels_of_pictures_that_are_not_there_are_refused(index: Path, tmp_path
     labels.write_text("key,product_id\nnobody.png,A\nno-one.png,A\n")
     with pytest.raises(GalleryError, match=r"holds no picture 'nobody.png' and 1 more, of which the labels say"):
         refresh(config(index, labels=labels))
+
+
+def test_too_small_a_disk_is_said_before_anything_is_trained(small_disk: Path, start: Path) -> None:
+    SearchEngine.create(small_disk / "index", model=start).close()
+    with pytest.raises(
+        DiskFull, match=r"a refresh writes some 0\.5 GB, 0\.0 GB are free on that disk; free some space"
+    ):
+        refresh(config(small_disk / "index"))
 
 
 def test_nothing_to_hold_out_is_refused(tmp_path: Path, demo_gallery: Path, start: Path) -> None:
