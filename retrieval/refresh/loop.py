@@ -22,7 +22,7 @@ from retrieval.refresh.models import set_stand_in, stand_in
 from retrieval.refresh.moving import fill, move, named, open_space, share_left_out, too_many_missing
 from retrieval.refresh.room import check_room
 from retrieval.refresh.run import Run, begin
-from retrieval.results import EvaluationReport, RefreshReport
+from retrieval.results import EvaluationReport, Figure, MoveReport, RefreshReport
 
 OnProgress = Callable[[str, int, int], None]
 """Called often with what is being done, and how many pictures of it are done of how many."""
@@ -74,83 +74,96 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
         IndexBusy: another job runs on this index.
         IndexNotFound, IndexReadOnly, DiskFull
     """
-    started_s, gate, tell = time.perf_counter(), parse_gate(config.gate), on_progress or (lambda *_: None)
-    training = {"schedule": "cosine", **config.training, "refit": False}
+    started_s, gate = time.perf_counter(), parse_gate(config.gate)
     with closing(IndexStore(config.index_dir)) as store, store.job("refresh"):
         check_room(store.index_dir, store.snapshot.images, store.space.dim, 2 if config.refit else 1)
-        run, former = _begun(store, config, training), stand_in(store, store.space)
-
-        def trained(part: str, start: Space) -> Path:
-            address = model_address(store.index_dir, start)
-            return run.train(part, address, training, lambda epoch, epochs, done, total: tell(
-                f"{part}, epoch {epoch}/{epochs}", done, total
-            ))  # fmt: skip
-
-        candidate = trained("candidate", former)
-        space = open_space(store, candidate)
-        most_missing, unmet = share_left_out(config.allow_missing), list[str]()
-        for one in {former.id: former, space.id: space}.values():
-            if one.id != store.space.id:
-                missing = fill(
-                    store, one, config.options, lambda done, total: tell("embedding for the judgement", done, total)
-                )
-                if (why := too_many_missing(missing, store.snapshot.images, most_missing)) is not None:
-                    unmet = [why]
-        judged = _judged(store, run, former, space)
+        work = _Refresh(store, config, on_progress or (lambda *_: None))
+        former = stand_in(store, store.space)
+        candidate = work.train("candidate", former)
+        unmet = work.fill(former, candidate)
+        judged = work.judge(former, candidate)
         assert judged.comparison is not None
         unmet += gate.unmet(_values(judged.comparison.figures), _values(judged.figures))
         moved = None
         if not unmet and not config.dry_run:
-            live = open_space(store, trained("refit", store.space)) if config.refit else space
-            _hand_over(store, run, space, live)
-            moved = move(
-                store,
-                live,
-                "refresh",
-                config.options,
-                lambda done, total: tell("embedding", done, total),
-                leave_out=most_missing,
+            live = work.train("refit", store.space) if config.refit else candidate
+            work.hand_over(candidate, live)
+            moved = work.move(live)
+        work.run.remove()
+        return RefreshReport(named(candidate), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
+
+
+class _Refresh:
+    """The steps of a refresh, each of which is done once, however often it is stopped between."""
+
+    def __init__(self, store: IndexStore, config: RefreshConfig, tell: OnProgress) -> None:
+        self._store, self._config, self._tell = store, config, tell
+        self._training = {"schedule": "cosine", **config.training, "refit": False}
+        self._most_missing = share_left_out(config.allow_missing)
+        self.run = self._begin()
+
+    def _begin(self) -> Run:
+        """Go on with the run that was stopped, or begin one with the labels of now."""
+        store, config = self._store, self._config
+        labels = {} if config.labels is None else read_labels(config.labels)
+        check_keys(labels, store.owners(labels), store.index_dir)
+        pictures = index_pictures(store, labels=labels)
+        rows = hold_out(pictures.pictures, pictures.content_hashes)
+        if not len(rows):
+            raise TrainingError(
+                f"index {store.index_dir}: of {len(pictures.pictures)} labelled pictures none can be held out to judge "
+                "a candidate by; that needs more products, or three pictures of some"
             )
-        run.remove()
-        return RefreshReport(named(space), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
+        name = f"refreshed-{datetime.now(UTC):%Y-%m-%d}"
+        return begin(store.index_dir, store.space, name, self._training, labels, pictures, rows)
 
+    def train(self, part: str, start: Space) -> Space:
+        """The space of a model that was trained from another's."""
 
-def _begun(store: IndexStore, config: RefreshConfig, training: Mapping[str, Any]) -> Run:
-    """The run that is to be gone on with, or a new one with the labels of now."""
-    labels = {} if config.labels is None else read_labels(config.labels)
-    check_keys(labels, store.owners(labels), store.index_dir)
-    pictures = index_pictures(store, labels=labels)
-    rows = hold_out(pictures.pictures, pictures.content_hashes)
-    if not len(rows):
-        raise TrainingError(
-            f"index {store.index_dir}: of {len(pictures.pictures)} labelled pictures none can be held out to judge a "
-            "candidate by; that needs more products, or three pictures of some"
+        def tell(epoch: int, epochs: int, done: int, total: int) -> None:
+            self._tell(f"{part}, epoch {epoch}/{epochs}", done, total)
+
+        address = model_address(self._store.index_dir, start)
+        return open_space(self._store, self.run.train(part, address, self._training, tell))
+
+    def fill(self, *sides: Space) -> list[str]:
+        """Embed by the models that are to be compared; returns why the index could not move, if it could not."""
+        why: list[str] = []
+        for space in dict.fromkeys(sides):
+            if space.id != self._store.space.id:
+                missing = fill(self._store, space, self._config.options, self._embedding("embedding for the judgement"))
+                too_many = too_many_missing(missing, self._store.snapshot.images, self._most_missing)
+                why = why or ([too_many] if too_many else [])
+        return why
+
+    def judge(self, former: Space, candidate: Space) -> EvaluationReport:
+        """Search for each held-out picture among all others, by both models."""
+        store, labels = self._store, self.run.labels()
+        held = [index_pictures(store, store.snapshot_of(space), labels) for space in (former, candidate)]
+        common = set(held[0].keys) & set(held[1].keys)
+        first, second = (
+            Evaluated(named(space), gallery.only(self.run.held_out), gallery)
+            for space, gallery in zip((former, candidate), (side.only(common) for side in held), strict=True)
         )
-    name = f"refreshed-{datetime.now(UTC):%Y-%m-%d}"
-    return begin(store.index_dir, store.space, name, training, labels, pictures, rows)
+        return compared(first, second)
+
+    def hand_over(self, candidate: Space, live: Space) -> None:
+        """Give the model that is to be live what was learned of the candidate: who was judged, and what scores mean."""
+        store = self._store
+        held_out = index_pictures(store, store.snapshot_of(candidate), self.run.labels()).only(self.run.held_out)
+        matcher = fit_match(held_out.vectors, held_out.pictures.labels, seed=0)
+        if matcher is not None:
+            save_matcher(matcher, Path(model_address(store.index_dir, live)), live.model_fingerprint)
+        set_stand_in(store, live, candidate)
+
+    def move(self, live: Space) -> MoveReport:
+        """Make a space the live one."""
+        told = self._embedding("embedding")
+        return move(self._store, live, "refresh", self._config.options, told, leave_out=self._most_missing)
+
+    def _embedding(self, title: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._tell(title, done, total)
 
 
-def _judged(store: IndexStore, run: Run, former: Space, candidate: Space) -> EvaluationReport:
-    """Each held-out picture is searched for among all others, by both models."""
-    labels = run.labels()
-    sides = [index_pictures(store, store.snapshot_of(space), labels) for space in (former, candidate)]
-    common = set(sides[0].keys) & set(sides[1].keys)
-    galleries = [side.only(common) for side in sides]
-    first, second = (
-        Evaluated(named(space), gallery.only(run.held_out), gallery)
-        for space, gallery in zip((former, candidate), galleries, strict=True)
-    )
-    return compared(first, second)
-
-
-def _hand_over(store: IndexStore, run: Run, candidate: Space, live: Space) -> None:
-    """Give the model that is to be live what was learned of the candidate: who judged it, and what scores mean."""
-    held_out = index_pictures(store, store.snapshot_of(candidate), run.labels()).only(run.held_out)
-    matcher = fit_match(held_out.vectors, held_out.pictures.labels, seed=0)
-    if matcher is not None:
-        save_matcher(matcher, Path(model_address(store.index_dir, live)), live.model_fingerprint)
-    set_stand_in(store, live, candidate)
-
-
-def _values(figures: Mapping[str, Any]) -> dict[str, float]:
+def _values(figures: Mapping[str, Figure]) -> dict[str, float]:
     return {name: figure.value for name, figure in figures.items()}
