@@ -1,10 +1,9 @@
-"""An index that is in use moves to another model, back to the former one, and lets go of those before."""
+"""An index that is in use moves to another model."""
 
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 
 from indexer.changes import Changes
 from indexer.lookup import Picture
@@ -16,9 +15,9 @@ from retrieval.encoder.runtime import describe_model
 from retrieval.errors import PictureError, RefreshError
 from retrieval.index_model import IndexModel, ModelOptions, open_index_model
 from retrieval.records import Skipped, box_of
-from retrieval.refresh.models import drop_model, keep_model, stand_in
+from retrieval.refresh.models import keep_model
 from retrieval.refresh.reembed import OnProgress, Reembedded, fill_space
-from retrieval.results import ModelInfo, MoveReport, Reign
+from retrieval.results import ModelInfo, MoveReport
 
 MOST_MISSING = 0.01  # of the pictures of an index, that a move leaves out without being told to
 
@@ -56,81 +55,6 @@ def move_to_model(
         return move(
             store, open_space(store, model), "refresh", options, on_progress, leave_out=share_left_out(allow_missing)
         )
-
-
-def rollback(
-    index_dir: IndexPath,
-    *,
-    drop_newer: bool = False,
-    options: ModelOptions = ModelOptions(),
-    on_progress: OnProgress | None = None,
-) -> MoveReport:
-    """Go back to the model that an index had before its present one; once more, and it is the present one again.
-
-    Its vectors are still there, so that this takes a moment. Pictures that have come since are embedded by it first.
-
-    Args:
-        index_dir: the index.
-        drop_newer: take pictures out of the index that have come since and cannot be read any more.
-        options, on_progress: as for `move_to_model`.
-
-    Raises:
-        RefreshError: the index has had one model only, or pictures that have come since cannot be read any more.
-        UnknownModel, ModelDamaged, DeviceUnavailable: pictures have come since and the model cannot be opened.
-        IndexBusy, IndexNotFound, IndexReadOnly, DiskFull
-    """
-    with closing(IndexStore(index_dir)) as store, store.job("rollback"):
-        former = next((one.space for one in reversed(store.switches()) if one.space.id != store.space.id), None)
-        if former is None:
-            raise RefreshError(f"index {store.index_dir} has had one model only; there is nothing to go back to")
-        return move(store, former, "rollback", options, on_progress, drop_unreadable=drop_newer)
-
-
-def history(index_dir: IndexPath) -> list[Reign]:
-    """Which models an index was searched by, and since when; the newest last.
-
-    Raises:
-        IndexNotFound, IndexDamaged
-    """
-    with closing(IndexStore(index_dir)) as store:
-        return [
-            Reign(
-                one.generation,
-                named(one.space),
-                datetime.fromtimestamp(one.created_ns / 1e9, UTC),
-                one.note,
-                one.vectors,
-            )
-            for one in store.switches()
-        ]
-
-
-def prune(index_dir: IndexPath, keep: int) -> list[ModelInfo]:
-    """Drop the vectors and the kept models of all but the last few models of an index.
-
-    Args:
-        index_dir: the index.
-        keep: models, the live one counted; at least 1. With 1 there is no way back.
-
-    Returns:
-        Those that were dropped.
-
-    Raises:
-        ValueError: `keep` is below 1.
-        IndexBusy, IndexNotFound, IndexReadOnly
-    """
-    if keep < 1:
-        raise ValueError(f"keep is {keep}; the live model always stays, so it must be at least 1")
-    with closing(IndexStore(index_dir)) as store, store.job("prune"):
-        switches = store.switches()
-        newest_first = list({one.space.id: one.space for one in reversed(switches)}.values())
-        kept = {one.id for space in newest_first[:keep] for one in (space, stand_in(store, space))}
-        dropped = [space for space in store.spaces() if space.id not in kept]
-        held = {space.id: store.snapshot_of(space).images for space in dropped}
-        for space in dropped:
-            store.empty_space(space)
-            drop_model(store.index_dir, space)
-        return [named(space) for space in dropped if held[space.id]]
 
 
 def open_space(store: IndexStore, model: str | os.PathLike[str]) -> Space:
