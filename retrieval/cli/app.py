@@ -25,7 +25,7 @@ VERBS = {
     "match": "Say whether two pictures show the same product.",
     "info": "Say what an index holds.",
     "remove": "Remove pictures from an index.",
-    "refresh": "Move an index to another model while it is in use.",
+    "refresh": "Give an index that is in use a better model.",
     "rollback": "Go back to the model that an index had before.",
     "history": "List the models that an index has had.",
     "prune": "Let go of former models.",
