@@ -12,7 +12,7 @@ from indexer.spaces import Space
 from indexer.store import IndexStore
 from retrieval.calibration import fit_match, save_matcher
 from retrieval.errors import TrainingError
-from retrieval.evaluation.pictures import index_pictures
+from retrieval.evaluation.pictures import EmbeddedPictures, index_pictures
 from retrieval.evaluation.summary import Evaluated, compared
 from retrieval.index_model import ModelOptions, model_address
 from retrieval.refresh.gate import DEFAULT_GATE, parse_gate
@@ -81,13 +81,13 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
         former = stand_in(store, store.space)
         candidate = work.train("candidate", former)
         unmet = work.fill(former, candidate)
-        judged = work.judge(former, candidate)
+        judged, held_out = work.judge(former, candidate)
         assert judged.comparison is not None
         unmet += gate.unmet(_values(judged.comparison.figures), _values(judged.figures))
         moved = None
         if not unmet and not config.dry_run:
             live = work.train("refit", store.space) if config.refit else candidate
-            work.hand_over(candidate, live)
+            work.hand_over(candidate, held_out, live)
             moved = work.move(live)
         work.run.remove()
         return RefreshReport(named(candidate), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
@@ -136,8 +136,8 @@ class _Refresh:
                 why = why or ([too_many] if too_many else [])
         return why
 
-    def judge(self, former: Space, candidate: Space) -> EvaluationReport:
-        """Search for each held-out picture among all others, by both models."""
+    def judge(self, former: Space, candidate: Space) -> tuple[EvaluationReport, EmbeddedPictures]:
+        """Search for each held-out picture among all others, by both models; with these as the candidate sees them."""
         store, labels = self._store, self.run.labels()
         held = [index_pictures(store, store.snapshot_of(space), labels) for space in (former, candidate)]
         common = set(held[0].keys) & set(held[1].keys)
@@ -145,16 +145,14 @@ class _Refresh:
             Evaluated(named(space), gallery.only(self.run.held_out), gallery)
             for space, gallery in zip((former, candidate), (side.only(common) for side in held), strict=True)
         )
-        return compared(first, second)
+        return compared(first, second), second.queries
 
-    def hand_over(self, candidate: Space, live: Space) -> None:
+    def hand_over(self, candidate: Space, held_out: EmbeddedPictures, live: Space) -> None:
         """Give the model that is to be live what was learned of the candidate: who was judged, and what scores mean."""
-        store = self._store
-        held_out = index_pictures(store, store.snapshot_of(candidate), self.run.labels()).only(self.run.held_out)
         matcher = fit_match(held_out.vectors, held_out.pictures.labels, seed=0)
         if matcher is not None:
-            save_matcher(matcher, Path(model_address(store.index_dir, live)), live.model_fingerprint)
-        set_stand_in(store, live, candidate)
+            save_matcher(matcher, Path(model_address(self._store.index_dir, live)), live.model_fingerprint)
+        set_stand_in(self._store, live, candidate)
 
     def move(self, live: Space) -> MoveReport:
         """Make a space the live one."""
