@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from indexer.changes import Attributes
-from indexer.spaces import newest_generation
+from indexer.spaces import left_out, newest_generation
 
 _ROWS_A_QUERY = 500  # below SQLite's limit on the parameters of one statement
 
@@ -97,16 +97,18 @@ def known_pictures(connection: sqlite3.Connection, source_id: int) -> dict[str, 
 
     Of one that the live model could not embed, neither content nor time counts as known: it is to be looked at again.
     """
-    space = newest_generation(connection)[1]
     rows = connection.execute(
-        "SELECT p.key, p.id, p.size_bytes, iif(n.checksum IS NULL, p.mtime_ns, -1), p.scanned_ns,"
-        " iif(n.checksum IS NULL, p.content_hash, ''), p.box, p.path, a.product_id, a.label, a.metadata"
-        " FROM pictures p JOIN attributes a ON a.picture_id = p.id LEFT JOIN embeddings n ON n.picture_id = p.id"
-        " AND n.space_id = ? AND n.vector IS NULL AND n.segment_id IS NULL"
+        "SELECT p.key, p.id, p.size_bytes, p.mtime_ns, p.scanned_ns, p.content_hash, p.box, p.path,"
+        " a.product_id, a.label, a.metadata FROM pictures p JOIN attributes a ON a.picture_id = p.id"
         " WHERE p.source_id = ? AND p.removed IS NULL AND a.until IS NULL",
-        (space.id, source_id),
+        (source_id,),
     )
-    return {row[0]: Known(*row[1:]) for row in rows}
+    known = {row[0]: Known(*row[1:]) for row in rows}
+    if without_vector := left_out(connection, newest_generation(connection)[1].id):
+        for key, picture in known.items():
+            if picture.id in without_vector:
+                known[key] = picture._replace(mtime_ns=-1, content_hash="")
+    return known
 
 
 def known_skips(connection: sqlite3.Connection, source_id: int) -> dict[str, KnownSkip]:

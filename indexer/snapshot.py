@@ -9,7 +9,7 @@ import numpy as np
 
 from indexer.errors import IndexDamaged
 from indexer.segments import SealedFile, Segment, use_threads
-from indexer.spaces import NO_VECTOR, Space, newest_generation
+from indexer.spaces import LEFT_OUT, Space, newest_generation
 from indexer.tail import Tail
 from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
 
@@ -155,8 +155,8 @@ def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tupl
     rows = connection.execute(
         "SELECT p.id, e.vector FROM pictures p JOIN embeddings e ON e.picture_id = p.id"
         " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL"
-        " AND NOT (e.vector IS NULL AND e.checksum = ?) ORDER BY p.id",
-        (current.generation, current.space.id, NO_VECTOR),
+        f" AND NOT {LEFT_OUT} ORDER BY p.id",
+        (current.generation, current.space.id),
     ).fetchall()
     tail = _tail_of(rows, current.space.dim)
     return tail.ids, tail.vectors

@@ -13,6 +13,7 @@ from indexer.errors import IndexDamaged, ModelMismatch
 
 MODELS_FOLDER = "models"  # of an index: models that exist nowhere else, each in a folder that their space is named by
 NO_VECTOR = 0  # the checksum of a picture that is known to have none: that of no bytes
+LEFT_OUT = f"(e.segment_id IS NULL AND e.vector IS NULL AND e.checksum = {NO_VECTOR})"  # a row `e` of such a picture
 _SPACE = "s.id, s.model_name, s.model_fingerprint, s.dim"
 _TO_FILL = (
     "FROM pictures p WHERE removed IS NULL AND NOT EXISTS"
@@ -68,7 +69,7 @@ def switches(connection: sqlite3.Connection) -> list[Switch]:
     """When each space became the live one, oldest first."""
     rows = connection.execute(
         f"SELECT g.number, {_SPACE}, (SELECT count(*) FROM embeddings e"
-        " WHERE e.space_id = s.id AND (e.vector IS NOT NULL OR e.segment_id IS NOT NULL)), g.created_ns, g.note"
+        f" WHERE e.space_id = s.id AND NOT {LEFT_OUT}), g.created_ns, g.note"
         " FROM (SELECT *, lag(space_id) OVER (ORDER BY number) AS former FROM generations) g"
         " JOIN spaces s ON s.id = g.space_id WHERE g.former IS NULL OR g.former != g.space_id ORDER BY g.number"
     )
@@ -141,12 +142,15 @@ def leave_out(connection: sqlite3.Connection, space_id: int, picture_ids: Iterab
     )
 
 
+def left_out(connection: sqlite3.Connection, space_id: int) -> set[int]:
+    """The pictures that `leave_out` has noted."""
+    rows = connection.execute(f"SELECT picture_id FROM embeddings e WHERE space_id = ? AND {LEFT_OUT}", (space_id,))
+    return {row[0] for row in rows}
+
+
 def forget_left_out(connection: sqlite3.Connection, space_id: int) -> None:
     """Let pictures be embedded again that could not be before."""
-    connection.execute(
-        "DELETE FROM embeddings WHERE space_id = ? AND vector IS NULL AND segment_id IS NULL AND checksum = ?",
-        (space_id, NO_VECTOR),
-    )
+    connection.execute(f"DELETE FROM embeddings AS e WHERE space_id = ? AND {LEFT_OUT}", (space_id,))
 
 
 def add_generation(connection: sqlite3.Connection, number: int, space_id: int, note: str) -> None:
