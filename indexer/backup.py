@@ -11,7 +11,9 @@ from typing import Any
 
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.errors import IndexDamaged, IndexExists
+from indexer.feedback import kept_queries
 from indexer.files import sync_folder, total_bytes, translated_os_errors
+from indexer.kept import KEPT_FOLDER
 from indexer.segments import SEGMENTS_FOLDER
 from indexer.spaces import MODELS_FOLDER
 
@@ -83,6 +85,7 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
                 "SELECT DISTINCT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
             )
         ]
+        names += sorted(kept_queries(connection, KEPT_FOLDER).difference(names))
     return generation, images, names
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from indexer.catalog import Catalog
+from indexer.feedback import kept_queries
 from indexer.files import sha256_of, translated_os_errors, write_whole
 
 KEPT_FOLDER = "pictures"
@@ -33,11 +34,11 @@ def keep(index_dir: Path, content: bytes) -> str:
 
 
 def orphans(catalog: Catalog, index_dir: Path) -> list[Path]:
-    """Kept files that no picture, not even a removed one, names."""
+    """Kept files that no picture, not even a removed one, and no feedback names."""
     present = set((index_dir / KEPT_FOLDER).glob("*/*"))  # first: a file is there before the commit that names it
     with catalog.read() as connection:
         rows = connection.execute("SELECT path FROM pictures WHERE path LIKE 'pictures/%'")
-        named = {index_dir / row[0] for row in rows}
+        named = {index_dir / name for name in {row[0] for row in rows} | kept_queries(connection, KEPT_FOLDER)}
     return sorted(present - named)
 
 

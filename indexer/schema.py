@@ -85,4 +85,15 @@ CREATE TABLE skipped (              -- pictures that could not be decoded; remem
     mtime_ns INTEGER NOT NULL,
     PRIMARY KEY (source_id, key)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE feedback (             -- what people said of hits; of each source the last word on a query and a picture
+    query_hash TEXT NOT NULL,       -- xxh3_128 of the query picture's bytes
+    query_box TEXT NOT NULL,        -- the part that was searched with, as the caller writes it; '' = all
+    picture_id INTEGER NOT NULL REFERENCES pictures,
+    source TEXT NOT NULL,           -- who said so; '' = whoever runs the index
+    query_path TEXT NOT NULL,       -- of the query picture's file: absolute, or pictures/... where it is kept here
+    is_relevant INTEGER NOT NULL,
+    given_ns INTEGER NOT NULL,
+    PRIMARY KEY (query_hash, query_box, picture_id, source)
+) STRICT, WITHOUT ROWID;
 """

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer import kept, lookup, sealing, spaces
+from indexer import feedback, kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.errors import IndexBusy, IndexReadOnly
+from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
@@ -348,6 +349,24 @@ class IndexStore:
         """The number of pictures of the newest generation that have no vector in a space."""
         with self._catalog.read() as connection:
             return spaces.count_to_fill(connection, space.id)
+
+    def record_feedback(self, judgements: Iterable[Judgement]) -> list[str]:
+        """Write down what was said of pictures, durable on return; it changes no answer and makes no generation.
+
+        Returns:
+            Keys that the index does not hold; what was said of these is passed over.
+
+        Raises:
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            return feedback.record(connection, judgements)
+
+    def feedback(self) -> tuple[list[Judgement], int]:
+        """What was said of pictures that are still there, the newest first; of how many others something was said."""
+        with self._catalog.read() as connection:
+            return feedback.judgements(connection, self.index_dir), feedback.count_stale(connection)
 
     def products(self) -> int:
         """The number of different products in the newest generation."""

@@ -24,6 +24,7 @@ from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
 from retrieval.errors import EngineUnusable, UnknownKey
+from retrieval.feedback.recording import Word, record
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
@@ -345,6 +346,29 @@ class SearchEngine:
             check_model(self.index_dir, space, "another model", model_fingerprint)
         checked = check_unit_rows(vectors, space.dim)
         return self._answer(live, checked, k, min_score, [None] * len(checked))
+
+    def record_feedback(
+        self, query: ImageLike, key: str, relevant: bool, *, source: str | None = None, box: Box | None = None
+    ) -> None:
+        """Write down that somebody chose or rejected a hit, for the next refresh to learn from; durable on return.
+
+        A query's file is remembered by its path; bytes, images and arrays are kept in the index.
+
+        Args:
+            query: the picture that was searched with.
+            key: of the hit.
+            relevant: it shows what the query shows.
+            source: who says so, such as a customer's number. Of each the last word on a query and a key counts, and so
+                many in all (see `RefreshConfig.most_per_source`); without one, it is the shop's own word.
+            box: the part of the query that was searched with.
+
+        Raises:
+            UnknownKey: the index holds no such key.
+            PictureError: the query cannot be used.
+            IndexReadOnly, DiskFull, IndexBusy
+        """
+        self._check_usable()
+        record(self._store, Word(query, key, relevant, source, box), self._limits)
 
     def match(self, a: ImageLike, b: ImageLike, *, false_accept_rate: float | None = None) -> MatchResult:
         """Say how alike two pictures are, neither of which needs to be in the index.

@@ -25,6 +25,7 @@ VERBS = {
     "match": "Say whether two pictures show the same product.",
     "info": "Say what an index holds.",
     "remove": "Remove pictures from an index.",
+    "feedback": "Write down which hits people chose or rejected.",
     "refresh": "Give an index that is in use a better model.",
     "rollback": "Go back to the model that an index had before.",
     "history": "List the models that an index has had.",

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from retrieval.cli.common import find_index, index_option, json_option, named, print_json
+from retrieval.cli.common import find_index, index_option, json_option, named, on_one_line, print_json
 from retrieval.cli.moving import print_move, show_embedding
 from retrieval.cli.progress import ProgressLine
 from retrieval.cli.stopping import INTERRUPTED, StopRequest
 from retrieval.cli.training import training_options, training_settings
+from retrieval.feedback import MOST_PER_SOURCE
 from retrieval.index_model import ModelOptions
 from retrieval.refresh import RefreshConfig, move_to_model, refresh
 from retrieval.refresh.gate import DEFAULT_GATE
@@ -26,6 +27,14 @@ _NICENESS = 10
 @click.option("--gate", default=DEFAULT_GATE, show_default=True, metavar="CONDITION", help="What it must reach.")
 @click.option("--refit/--no-refit", default=True, help="Train afresh on everything, once the candidate has passed.")
 @click.option("--allow-missing", is_flag=True, help="Even if more than 1% of the pictures cannot be read any more.")
+@click.option(
+    "--most-per-source",
+    default=MOST_PER_SOURCE,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Judgements of one source of feedback that count.",
+)
 @click.option("--dry-run", is_flag=True, help="Train and judge, and leave the index with its model.")
 @click.option("--model", metavar="NAME|DIR", help="Move to this model, unjudged, instead of training one.")
 @training_options
@@ -38,6 +47,7 @@ def command(
     labels: Path | None,
     gate: str,
     allow_missing: bool,
+    most_per_source: int,
     refit: bool,
     dry_run: bool,
     model: str | None,
@@ -80,7 +90,8 @@ def command(
                 print_move(moved, folder, as_json)
                 return 0
             report = refresh(
-                RefreshConfig(folder, labels, gate, allow_missing, refit, dry_run, settings, options), on_progress
+                RefreshConfig(folder, labels, gate, allow_missing, most_per_source, refit, dry_run, settings, options),
+                on_progress,
             )
         except KeyboardInterrupt:
             line.close()
@@ -91,11 +102,16 @@ def command(
 
 
 def _print(report: RefreshReport, folder: Path, as_json: bool) -> None:
+    for one in report.feedback.contradictions:
+        click.echo(f"feedback on {on_one_line(one.query)}: {on_one_line(one.reason)}", err=True)
     for reason in report.unmet:
         click.echo(f"gate: {reason}", err=True)
     if as_json:
         print_json(report.to_dict())
         return
+    if report.feedback.judgements:
+        use = report.feedback
+        click.echo(f"feedback: {use.judgements} judgements, query pictures {use.pictures}, rejections {use.rejections}")
     comparison = report.judged.comparison
     if comparison is not None:
         click.echo(

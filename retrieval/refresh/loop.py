@@ -14,14 +14,17 @@ from retrieval.calibration import fit_match, save_matcher
 from retrieval.errors import TrainingError
 from retrieval.evaluation.pictures import EmbeddedPictures, index_pictures
 from retrieval.evaluation.summary import Evaluated, compared
+from retrieval.feedback import MOST_PER_SOURCE, weigh
+from retrieval.feedback.weighing import Query
 from retrieval.index_model import ModelOptions, model_address
 from retrieval.refresh.gate import DEFAULT_GATE, parse_gate
 from retrieval.refresh.holdout import hold_out
 from retrieval.refresh.labels import check_keys, read_labels
+from retrieval.refresh.manifests import query_of
 from retrieval.refresh.models import set_stand_in, stand_in
 from retrieval.refresh.moving import fill, move, named, open_space, share_left_out, too_many_missing
 from retrieval.refresh.room import check_room
-from retrieval.refresh.run import Run, begin
+from retrieval.refresh.run import Run, begin, wishes_of
 from retrieval.results import EvaluationReport, Figure, MoveReport, RefreshReport
 
 OnProgress = Callable[[str, int, int], None]
@@ -37,6 +40,7 @@ class RefreshConfig:
         labels: a file of keys and products, which goes before what the index says; see `read_labels`.
         gate: what the candidate must reach on the held-out pictures; see `parse_gate`.
         allow_missing: move even if more than a hundredth of the pictures cannot be read any more.
+        most_per_source: judgements of one source of feedback that count, the newest.
         refit: move to the candidate's settings trained on everything, once the candidate has passed.
         dry_run: judge, and move to nothing.
         training: settings of `TrainConfig`, but source, out, from_model and validation.
@@ -47,6 +51,7 @@ class RefreshConfig:
     labels: Path | None = None
     gate: str = DEFAULT_GATE
     allow_missing: bool = False
+    most_per_source: int = MOST_PER_SOURCE
     refit: bool = True
     dry_run: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +95,8 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
             work.hand_over(candidate, held_out, live)
             moved = work.move(live)
         work.run.remove()
-        return RefreshReport(named(candidate), judged, gate.text, unmet, moved, time.perf_counter() - started_s)
+        seconds = time.perf_counter() - started_s
+        return RefreshReport(named(candidate), judged, gate.text, unmet, moved, work.run.feedback, seconds)
 
 
 class _Refresh:
@@ -114,8 +120,11 @@ class _Refresh:
                 f"index {store.index_dir}: of {len(pictures.pictures)} labelled pictures none can be held out to judge "
                 "a candidate by; that needs more products, or three pictures of some"
             )
+        judgements, stale = store.feedback()
+        lessons = weigh(judgements, *_said(pictures), most_per_source=config.most_per_source)
+        wishes = wishes_of(store.space, self._training, labels, config.most_per_source)
         name = f"refreshed-{datetime.now(UTC):%Y-%m-%d}"
-        return begin(store.index_dir, store.space, name, self._training, labels, pictures, rows)
+        return begin(store.index_dir, name, wishes, pictures, rows, lessons, lessons.use(stale))
 
     def train(self, part: str, start: Space) -> Space:
         """The space of a model that was trained from another's."""
@@ -161,6 +170,13 @@ class _Refresh:
 
     def _embedding(self, title: str) -> Callable[[int, int], None]:
         return lambda done, total: self._tell(title, done, total)
+
+
+def _said(pictures: EmbeddedPictures) -> tuple[dict[str, str], dict[Query, str]]:
+    """What pictures of an index show: by their keys, and by what they would be if they were searched with."""
+    shown = [pictures.pictures.label(row) for row in range(len(pictures.keys))]
+    queries = [query_of(pictures, row) for row in range(len(pictures.keys))]
+    return dict(zip(pictures.keys, shown, strict=True)), dict(zip(queries, shown, strict=True))
 
 
 def _values(figures: Mapping[str, Figure]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from indexer.spaces import Space
 from retrieval.encoder.checkpoint import CONFIG_FILE
 from retrieval.errors import PicturesChanged
 from retrieval.evaluation.pictures import EmbeddedPictures
-from retrieval.records import ImageRecord
+from retrieval.feedback import Lessons
 from retrieval.refresh.apart import OnEpochs, train_apart
+from retrieval.refresh.manifests import manifest_of, read_labels_of, write_manifests
+from retrieval.results import FeedbackUse
 
 REFRESH_FOLDER = "refresh"  # of an index
-_PLAN, _SEEN, _ALL = "plan.json", "seen.jsonl", "all.jsonl"
+_PLAN = "plan.json"
 _FREE_TO_CHANGE = ("threads", "device", "limits")  # they change nothing but the time it takes
 
 
@@ -32,11 +34,13 @@ class Run:
         folder: where it keeps what it has.
         name: of the model that it will make.
         held_out: keys of the pictures that the candidate does not see.
+        feedback: what it learns from clicks and rejections.
     """
 
     folder: Path
     name: str
     held_out: frozenset[str]
+    feedback: FeedbackUse
 
     def train(self, part: str, from_model: str, settings: Mapping[str, Any], on_progress: OnEpochs) -> Path:
         """Train the "candidate" on what is not held out, or the "refit" on everything; once, however often it is asked.
@@ -53,8 +57,10 @@ class Run:
         if (out / CONFIG_FILE).is_file() and not is_begun:
             return out
         out.parent.mkdir(exist_ok=True)
-        source = self.folder / (_SEEN if part == "candidate" else _ALL)
+        source, rejections = manifest_of(self.folder, part)
         fixed = {"source": str(source), "out": str(out), "from_model": from_model, "validation": "none"}
+        if rejections.is_file():
+            fixed["rejections"] = str(rejections)
         try:
             train_apart({**settings, **fixed}, resume=is_begun, on_progress=on_progress)
         except PicturesChanged:  # some have vanished since it began
@@ -65,8 +71,7 @@ class Run:
 
     def labels(self) -> dict[str, str]:
         """What every labelled picture showed when this began: key -> product."""
-        lines = (self.folder / _ALL).read_text("utf-8").splitlines()
-        return {row["key"]: row["product_id"] for row in map(json.loads, lines)}
+        return read_labels_of(manifest_of(self.folder, "refit").pictures)
 
     def remove(self) -> None:
         """Forget it."""
@@ -75,54 +80,49 @@ class Run:
 
 def begin(
     index_dir: Path,
-    live: Space,
     name: str,
-    settings: Mapping[str, Any],
-    labels: Mapping[str, str],
+    wishes: Mapping[str, Any],
     pictures: EmbeddedPictures,
-    held_out_rows: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    lessons: Lessons,
+    feedback: FeedbackUse,
 ) -> Run:
-    """Go on with the refresh that has begun from the same model with the same settings and labels, or begin one.
+    """Go on with the refresh that has begun with the same wishes, or begin one with what the index says now.
 
     Args:
         index_dir: the index.
-        live: its live space.
         name: of the model that a new run makes.
-        settings: of the training.
-        labels: that were given beside the index's own.
+        wishes: what makes it another run if it changes.
         pictures: labelled ones of the index.
-        held_out_rows: of these, what the candidate does not see.
+        held_out: (H,) rows of these, what the candidate does not see.
+        lessons: what feedback adds to them.
+        feedback: what became of it.
 
     Raises:
         DiskFull, IndexReadOnly
     """
     folder = index_dir / REFRESH_FOLDER
-    fixed = {name: value for name, value in settings.items() if name not in _FREE_TO_CHANGE}
-    asked = {"from": live.model_fingerprint, "settings": fixed, "labels": sorted(labels.items())}
-    wanted = hashlib.sha256(json.dumps(asked, sort_keys=True, default=asdict).encode()).hexdigest()
+    wanted = hashlib.sha256(json.dumps(wishes, sort_keys=True, default=asdict).encode()).hexdigest()
     try:
         plan = json.loads((folder / _PLAN).read_bytes())
         if plan["wanted"] == wanted:
-            return Run(folder, plan["name"], frozenset(plan["held_out"]))
+            return Run(folder, plan["name"], frozenset(plan["held_out"]), FeedbackUse.from_dict(plan["feedback"]))
     except (OSError, ValueError, KeyError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
-    records, labelled = pictures.pictures.records, pictures.pictures
-    seen = np.setdiff1d(np.arange(len(records)), held_out_rows)
-    held_out = [records[row].key for row in held_out_rows]
+    keys = [pictures.keys[row] for row in held_out]
     with translated_os_errors(folder):
         folder.mkdir()
-        _write_manifest(folder / _SEEN, ((records[row], labelled.label(row)) for row in seen))
-        _write_manifest(folder / _ALL, ((record, labelled.label(row)) for row, record in enumerate(records)))
-        plan = {"wanted": wanted, "name": name, "held_out": held_out}
+        write_manifests(folder, pictures, held_out, lessons)
+        plan = {"wanted": wanted, "name": name, "held_out": keys, "feedback": feedback.to_dict()}
         aside = folder / f".{_PLAN}"
         aside.write_text(json.dumps(plan), "utf-8")
         aside.replace(folder / _PLAN)
-    return Run(folder, name, frozenset(held_out))
+    return Run(folder, name, frozenset(keys), feedback)
 
 
-def _write_manifest(path: Path, labelled: Iterable[tuple[ImageRecord, str]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for record, label in labelled:
-            box = {} if record.box is None else {"box": list(record.box) if record.box.is_relative else record.box[:4]}
-            file.write(json.dumps({"path": record.path, "key": record.key, "product_id": label} | box) + "\n")
+def wishes_of(live: Space, training: Mapping[str, Any], labels: Mapping[str, str], most_per_source: int) -> Any:
+    """What makes a refresh another one if it changes: the model, settings of the training, labels that were given."""
+    fixed = {name: value for name, value in training.items() if name not in _FREE_TO_CHANGE}
+    asked = {"from": live.model_fingerprint, "settings": fixed, "labels": sorted(labels.items())}
+    return asked | {"most_per_source": most_per_source}

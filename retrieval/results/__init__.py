@@ -10,6 +10,7 @@ from retrieval.results.evaluation import (
     LeftOut,
     Sighting,
 )
+from retrieval.results.feedback import Contradiction, FeedbackReport, FeedbackUse
 from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
 from retrieval.results.moving import MoveReport, RefreshReport, Reign
 from retrieval.results.searching import Hit, MatchResult, SearchResult
@@ -19,8 +20,11 @@ __all__ = [
     "METRIC_TITLES",
     "ClassScore",
     "Comparison",
+    "Contradiction",
     "EvaluationReport",
     "Failure",
+    "FeedbackReport",
+    "FeedbackUse",
     "Figure",
     "Hit",
     "IndexInfo",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval.results.evaluation import EvaluationReport
+from retrieval.results.feedback import FeedbackUse
 from retrieval.results.indexing import ModelInfo
 
 
@@ -52,6 +53,7 @@ class RefreshReport:
         gate: what was asked for.
         unmet: what of it was not reached; where there is anything, the index stays with its model.
         moved: the move to the candidate, or to the same trained on everything; None where there was none.
+        feedback: what was learned from clicks and rejections.
         seconds: of the whole, since it was last started.
     """
 
@@ -60,6 +62,7 @@ class RefreshReport:
     gate: str
     unmet: list[str]
     moved: MoveReport | None
+    feedback: FeedbackUse
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class RefreshReport:
             "gate": self.gate,
             "unmet": self.unmet,
             "moved": None if self.moved is None else self.moved.to_dict(),
+            "feedback": self.feedback.to_dict(),
             "seconds": round(self.seconds, 3),
         }
 

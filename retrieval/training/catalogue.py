@@ -13,6 +13,7 @@ from retrieval.training.hard_negatives import Suspect, mine_from_index
 from retrieval.training.objective import Mined
 from retrieval.training.samplers import Rows
 
+NO_LABEL = -1  # of a picture that is not trained on itself
 _SHARE_BEFORE = {"curriculum": 0.5, "index": 0.0}  # the miners that use the index, and how long they do without it
 
 
@@ -22,30 +23,35 @@ class Catalogue:
     Args:
         config: `miner`, `mine_every`, `window` and `duplicate_share`.
         labels: (T,) of the training pictures.
+        rejected: (T, V) int64, numbers of the E pictures that are known not to be the same as each; -1 for none.
         dim: D.
         device: of the network.
     """
 
-    def __init__(self, config: TrainConfig, labels: Rows, dim: int, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, labels: Rows, rejected: Rows, dim: int, device: torch.device) -> None:
         self.suspects: list[Suspect] = []
         self.is_off = config.miner not in _SHARE_BEFORE or config.loss not in MINED_LOSSES
         self._config = config
         self._labels = labels
-        self._embeddings = torch.zeros(len(labels), dim, device=device)
-        self._all_labels = torch.from_numpy(labels).to(device)
+        shown_apart = np.full(rejected.max(initial=-1) + 1, NO_LABEL)
+        self._embeddings = torch.zeros(len(labels) + len(shown_apart), dim, device=device)
+        self._all_labels = torch.from_numpy(np.concatenate([labels, shown_apart])).to(device)
+        self._rejected = torch.from_numpy(np.where(rejected < 0, -1, rejected + len(labels))).to(device)
         self._negatives: Tensor | None = None
 
     @property
     def mined(self) -> Mined | None:
         """What a batch is to be held against, or None."""
-        return None if self._negatives is None else Mined(self._embeddings, self._all_labels, self._negatives)
+        if self._negatives is None:
+            return None
+        return Mined(self._embeddings, self._all_labels, self._negatives, self._rejected)
 
     def mine_if_due(self, epoch: int, embed: Callable[[], NDArray[np.float32]]) -> None:
         """Embed all training pictures, index them and look for everybody's hard negatives, if it is time to.
 
         Args:
             epoch: that is about to begin, from 0.
-            embed: (T, D) unit embeddings of the training pictures now.
+            embed: (T + E, D) unit embeddings now, of the training pictures, then of the rejected ones.
         """
         since = epoch - math.ceil(self._config.epochs * _SHARE_BEFORE.get(self._config.miner, 0.0))
         if self.is_off or since < 0:
@@ -53,15 +59,19 @@ class Catalogue:
             return
         if self._negatives is not None and since % self._config.mine_every:
             return
-        embeddings = embed()
+        embeddings, trained_on = embed(), len(self._labels)
         found = mine_from_index(
-            embeddings, self._labels, window=self._config.window, duplicate_share=self._config.duplicate_share
+            embeddings[:trained_on],
+            self._labels,
+            window=self._config.window,
+            duplicate_share=self._config.duplicate_share,
         )
         device = self._embeddings.device
         self.suspects = found.suspects
         # Ranks come from the averaged network; what a batch is held against stays as training saw it, where it did:
         # augmented, and normalised by the statistics of batches, as the batch itself is.
         is_new = ~self._embeddings.any(dim=1)
+        is_new[trained_on:] = True  # no batch renews these
         self._embeddings[is_new] = torch.from_numpy(embeddings).to(device)[is_new]
         self._negatives = torch.from_numpy(found.rows).to(device)
 
@@ -71,8 +81,9 @@ class Catalogue:
 
     def seen(self) -> tuple[NDArray[np.float32], Rows]:
         """The embeddings that are known, and their labels."""
-        is_known = self._embeddings.any(dim=1).cpu().numpy()
-        return self._embeddings.cpu().numpy()[is_known], self._labels[is_known]
+        embeddings = self._embeddings[: len(self._labels)].cpu().numpy()
+        is_known = embeddings.any(axis=1)
+        return embeddings[is_known], self._labels[is_known]
 
     def tensors(self) -> dict[str, Tensor]:
         """For the state on disk."""

@@ -75,6 +75,8 @@ class TrainConfig:
             distance; closer ones are taken for mislabelled pictures and left out.
         duplicate_share: two pictures of different labels are reported as a probable label error, and not used as
             negatives, where their squared distance is at most this share of that of two random pictures.
+        rejections: a file of pictures that were taken for training pictures and are not the same; see
+            `read_rejections`. They are negatives wherever mined ones are, however near they come.
         drop_conflicts: leave out pictures whose bytes stand under two labels, instead of refusing.
         allow_unlabelled: leave out pictures without a label, instead of refusing.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -119,6 +121,7 @@ class TrainConfig:
     window: tuple[int, int] = (0, 64)
     relative_margin: float = 0.5
     duplicate_share: float = 0.02
+    rejections: str | None = None
     drop_conflicts: bool = False
     allow_unlabelled: bool = False
     device: str = "auto"

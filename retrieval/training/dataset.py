@@ -17,6 +17,7 @@ from retrieval.records import ImageRecord, Skipped
 from retrieval.threads import thread_budget
 from retrieval.training.config import PAIR_LOSSES, TrainConfig, Validation
 from retrieval.training.pairs import ListedPairs, classes_of
+from retrieval.training.rejections import NO_REJECTIONS, Rejections, read_rejections
 from retrieval.training.split import (
     Split,
     check_leaks,
@@ -41,6 +42,7 @@ class TrainingSet:
         skipped: pictures that were set aside.
         dropped: pictures left out because their bytes stand under two labels.
         pairs: what is trained on where the source lists pairs; None where classes are.
+        rejections: pictures that were taken for some of these and are not the same.
     """
 
     pictures: LabelledPictures
@@ -48,6 +50,7 @@ class TrainingSet:
     skipped: list[Skipped]
     dropped: int
     pairs: ListedPairs | None = None
+    rejections: Rejections = NO_REJECTIONS
 
     @property
     def is_measured(self) -> bool:
@@ -87,7 +90,7 @@ def open_training_set(config: TrainConfig) -> TrainingSet:
     check_leaks(pictures, split, hashes)
     if listed is not None:
         return TrainingSet(pictures, split, skipped, dropped, _listed_pairs(listed, pictures, config))
-    found = TrainingSet(pictures, split, skipped, dropped)
+    found = TrainingSet(pictures, split, skipped, dropped, rejections=_rejections(pictures, config))
     _check_classes(found, config)
     return found
 
@@ -104,6 +107,14 @@ def _listed_pairs(listed: LabelledPairs, pictures: LabelledPictures, config: Tra
     first, second = place[listed.first], place[listed.second]
     kept = (first >= 0) & (second >= 0)
     return ListedPairs(first[kept], second[kept], listed.is_similar[kept])
+
+
+def _rejections(pictures: LabelledPictures, config: TrainConfig) -> Rejections:
+    """Those that the configuration names, as far as their pictures can be used."""
+    if config.rejections is None:
+        return NO_REJECTIONS
+    found = read_rejections(config.rejections, [record.key for record in pictures.records])
+    return found.subset([_why_unusable(record, config.limits) is None for record in found.records])
 
 
 def _readable(

@@ -52,14 +52,17 @@ class Mined(NamedTuple):
     """Hard negatives from the whole training set, as the network last saw it.
 
     Attributes:
-        embeddings: (T, D) of all training pictures, without gradient; renewed batch by batch.
-        labels: (T,) int64.
-        negatives: (T, W) int64, every picture's mined rows of `embeddings`, -1 where there is none.
+        embeddings: (T + E, D) of all training pictures, without gradient, renewed batch by batch; then of pictures that
+            are not trained on themselves.
+        labels: (T + E,) int64, -1 of the latter.
+        negatives: (T, W) int64, every training picture's mined rows of `embeddings`, -1 where there is none.
+        rejected: (T, V) int64, rows that somebody has said are not the same, -1 likewise; None where nobody has.
     """
 
     embeddings: Tensor
     labels: Tensor
     negatives: Tensor
+    rejected: Tensor | None = None
 
 
 class TupletObjective(nn.Module):
@@ -87,7 +90,8 @@ class TupletObjective(nn.Module):
                 near = torch.cat([near, _to_known_positives(embeddings, labels, rows, mined, config.distance)], dim=1)
             anchors = near.isfinite().any(dim=1).nonzero().squeeze(1)
             to_positive = -config.temperature * (-near[anchors] / config.temperature).logsumexp(dim=1)
-        to_negatives = distances.masked_fill(labels[:, None] == labels, math.inf)[anchors]
+        to_negatives = distances.masked_fill(labels[:, None] == labels, math.inf)
+        to_negatives = torch.cat([to_negatives, _to_rejected(embeddings, rows, mined, config.distance)], dim=1)[anchors]
         beyond = None if mined is None else _to_mined(embeddings, rows, mined, config.distance)[anchors]
         return _tuplet_cost(to_positive, to_negatives, beyond, config)
 
@@ -125,12 +129,13 @@ class ProxyObjective(nn.Module):
         distances = distance_matrix(embeddings, nn.functional.normalize(self.proxies, dim=1), config.distance)
         to_positive = distances.gather(1, labels[:, None]).squeeze(1)
         to_negatives = distances.scatter(1, labels[:, None], math.inf)
+        to_negatives = torch.cat([to_negatives, _to_rejected(embeddings, rows, mined, config.distance)], dim=1)
         beyond = None if mined is None else _to_mined(embeddings, rows, mined, config.distance)
         return _tuplet_cost(to_positive, to_negatives, beyond, config)
 
 
 class TripletObjective(nn.Module):
-    """Triplets of the batch, chosen by a miner, and the same anchors and positives with every mined negative."""
+    """Triplets of the batch, chosen by a miner, and the same anchors and positives with all mined and rejected ones."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -147,10 +152,12 @@ class TripletObjective(nn.Module):
         loss = self._reduced(self._losses(to_positive, to_negative))
         if mined is not None:
             anchors, positives = _positive_pairs(labels)
-            beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
             of_positive = distances[anchors, positives]
-            kept = beyond.isfinite() & _is_trusted(beyond, of_positive, config.relative_margin)
-            loss = loss + self._reduced(self._losses(of_positive[:, None].expand_as(beyond)[kept], beyond[kept]))
+            beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
+            beyond = beyond.masked_fill(~_is_trusted(beyond, of_positive, config.relative_margin), math.inf)
+            for others in (beyond, _to_rejected(embeddings, rows, mined, config.distance)[anchors]):
+                kept = others.isfinite()
+                loss = loss + self._reduced(self._losses(of_positive[:, None].expand_as(others)[kept], others[kept]))
         return Cost(loss, _share(to_positive + config.loss_margin > to_negative))
 
     def _losses(self, to_positive: Tensor, to_negative: Tensor) -> Tensor:
@@ -264,9 +271,20 @@ def _positive_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _to_mined(embeddings: Tensor, rows: Tensor, mined: Mined, distance: Distance) -> Tensor:
     """(N, W) distances of a batch to its mined negatives, infinite where there is none."""
-    negatives = mined.negatives[rows]
-    there = mined.embeddings[negatives.clamp(min=0)]  # (N, W, D)
-    return distance_between(embeddings[:, None, :], there, distance).masked_fill(negatives < 0, math.inf)
+    return _to_rows(embeddings, mined.embeddings, mined.negatives[rows], distance)
+
+
+def _to_rejected(embeddings: Tensor, rows: Tensor, mined: Mined | None, distance: Distance) -> Tensor:
+    """(N, V) distances of a batch to what was rejected for it: whatever these are, no guard against wrong labels."""
+    if mined is None or mined.rejected is None:
+        return embeddings.new_empty(len(embeddings), 0)
+    return _to_rows(embeddings, mined.embeddings, mined.rejected[rows], distance)
+
+
+def _to_rows(embeddings: Tensor, others: Tensor, numbers: Tensor, distance: Distance) -> Tensor:
+    """(N, W) distances of (N, D) to rows of (M, D), by (N, W) numbers of these; infinite where a number is -1."""
+    there = others[numbers.clamp(min=0)]  # (N, W, D)
+    return distance_between(embeddings[:, None, :], there, distance).masked_fill(numbers < 0, math.inf)
 
 
 def _to_known_positives(embeddings: Tensor, labels: Tensor, rows: Tensor, mined: Mined, distance: Distance) -> Tensor:

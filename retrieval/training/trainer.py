@@ -79,8 +79,11 @@ class Trainer:
         self._precision = choose_precision(config)
         self._network = open_network(config)
         preprocessing = self._network.config.preprocessing
+        self._rows = training_set.split.train_rows
+        self._labels: Rows = training_set.pictures.labels[self._rows]
+        rejections = training_set.rejections.within(self._rows)
         self.loader = BatchLoader(
-            training_set.pictures.records,
+            [*training_set.pictures.records, *rejections.records],
             preprocessing,
             config.augmentation,
             config.train_px or preprocessing.input_px,
@@ -88,8 +91,7 @@ class Trainer:
             thread_budget(config.threads).decoding,
         )
         self.held_out = HeldOut(training_set, self.loader, self._precision)
-        self._rows = training_set.split.train_rows
-        self._labels: Rows = training_set.pictures.labels[self._rows]
+        self._rejected_rows = len(training_set.pictures) + np.arange(len(rejections.records))
         self._pairs = None if training_set.pairs is None else training_set.pairs.within(self._rows)
         self._prepare_network()
         dim, device = self._network.config.dim, self._precision.device
@@ -100,7 +102,7 @@ class Trainer:
         self._optimiser = make_optimiser(self._network, self._objective.parameters(), config)
         self._average = WeightAverage(self._network, config.average, config.start_share)
         self._plateau = Plateau(config.patience, _PLATEAU_CUT)
-        self._catalogue = Catalogue(config, self._labels, dim, device)
+        self._catalogue = Catalogue(config, self._labels, rejections.table(len(self._rows)), dim, device)
         if (saved := load_state(folder)) is not None:
             self._restore(saved)
             return
@@ -127,7 +129,7 @@ class Trainer:
         """
         while len(self.history) < self._epochs and not self._has_stalled():
             started_s = time.perf_counter()
-            self._catalogue.mine_if_due(len(self.history), self._embed_training_side)
+            self._catalogue.mine_if_due(len(self.history), self._embed_for_mining)
             batches = self._deal_batches()
             tally = Tally(sum(len(batch.rows) for batch in batches))
             self._set_training_mode()
@@ -243,6 +245,10 @@ class Trainer:
 
     def _embed_training_side(self) -> NDArray[np.float32]:
         return embed_rows(self._average.network, self.loader, self._rows, self._precision)
+
+    def _embed_for_mining(self) -> NDArray[np.float32]:
+        rows = np.concatenate([self._rows, self._rejected_rows])
+        return embed_rows(self._average.network, self.loader, rows, self._precision)
 
     def _finish_epoch(self, tally: Tally, started_s: float) -> None:
         """Watch for collapse, measure, note it all down, keep the best, save the state."""

@@ -257,7 +257,7 @@ def test_the_command_line_refuses_with_exit_code_5(index: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("gate: recall_at_1 is ")
     said = json.loads(done.stdout)
     assert said["moved"] is None
-    assert said.keys() == {"candidate", "judged", "gate", "unmet", "moved", "seconds"}
+    assert said.keys() == {"candidate", "judged", "gate", "unmet", "moved", "feedback", "seconds"}
 
 
 # What cannot be

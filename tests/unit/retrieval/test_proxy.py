@@ -65,6 +65,24 @@ def test_mined_negatives_stand_beside_the_other_classes(objective: ProxyObjectiv
     assert cost.loss.item() == pytest.approx(slow_cost(objective, embeddings, beyond))
 
 
+def test_what_was_rejected_is_a_negative_however_near_it_comes(objective: ProxyObjective) -> None:
+    embeddings = unit_rows(5)
+    catalogue = torch.cat([unit_rows(5, seed=1), embeddings[:1]])  # the last is the first of the batch itself
+    nothing = torch.full((5, 1), -1)
+    rejected = torch.tensor([[5], [-1], [-1], [-1], [-1]])
+
+    cost = objective(
+        embeddings, LABELS, torch.arange(5), Mined(catalogue, torch.zeros(6, dtype=torch.int64), nothing, rejected)
+    )
+
+    # Beside the sum for the first picture there is one more negative, at distance 0.
+    proxies = functional.normalize(objective.proxies.detach(), dim=1)
+    apart = (embeddings[0] - proxies).pow(2).sum(dim=1).tolist()
+    terms = [math.exp((apart[0] - other + CONFIG.margin) / CONFIG.temperature) for other in (*apart[1:], 0.0)]
+    more = CONFIG.temperature * (math.log(1 + sum(terms)) - math.log(1 + sum(terms[:-1])))
+    assert cost.loss.item() == pytest.approx(slow_cost(objective, embeddings, {}) + more / 5)
+
+
 def test_proxies_begin_at_the_means_of_their_classes(objective: ProxyObjective) -> None:
     before = objective.proxies.detach().clone()
     embeddings = unit_rows(3)
