@@ -80,7 +80,7 @@ class Catalog:
                 new.executescript(
                     f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA}"
                 )
-                new.execute("INSERT INTO spaces VALUES (1, ?, ?, ?)", (model_name, model_fingerprint, dim))
+                new.execute("INSERT INTO spaces VALUES (1, ?, ?, ?, '{}')", (model_name, model_fingerprint, dim))
                 new.execute("INSERT INTO generations VALUES (0, 1, ?, 'created')", (time.time_ns(),))
                 new.execute("COMMIT")
                 new.execute("PRAGMA journal_mode = WAL")  # last: what a log holds would not be renamed with the file

@@ -8,7 +8,8 @@ CREATE TABLE spaces (               -- one embedding space per model
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     model_name TEXT NOT NULL,       -- what a person calls it, and how it is opened again
     model_fingerprint TEXT NOT NULL UNIQUE,
-    dim INTEGER NOT NULL
+    dim INTEGER NOT NULL,
+    metrics TEXT NOT NULL DEFAULT '{}'  -- what a judgement of the model came to: a JSON object, {} = none yet
 ) STRICT;
 
 CREATE TABLE generations (          -- the newest row is the index: catalog state and live space

@@ -1,5 +1,6 @@
 """Embedding spaces: how one is filled beside the live one, and how it takes that one's place."""
 
+import json
 import sqlite3
 import time
 import zlib
@@ -41,6 +42,7 @@ class Switch:
         vectors: how many pictures have one now, removed ones included.
         created_ns: when, since the epoch.
         note: of that generation.
+        metrics: of its model, when it was last judged.
     """
 
     generation: int
@@ -48,6 +50,7 @@ class Switch:
     vectors: int
     created_ns: int
     note: str
+    metrics: Mapping[str, float]
 
 
 def newest_generation(connection: sqlite3.Connection) -> tuple[int, Space]:
@@ -69,11 +72,19 @@ def switches(connection: sqlite3.Connection) -> list[Switch]:
     """When each space became the live one, oldest first."""
     rows = connection.execute(
         f"SELECT g.number, {_SPACE}, (SELECT count(*) FROM embeddings e"
-        f" WHERE e.space_id = s.id AND NOT {LEFT_OUT}), g.created_ns, g.note"
+        f" WHERE e.space_id = s.id AND NOT {LEFT_OUT}), g.created_ns, g.note, s.metrics"
         " FROM (SELECT *, lag(space_id) OVER (ORDER BY number) AS former FROM generations) g"
         " JOIN spaces s ON s.id = g.space_id WHERE g.former IS NULL OR g.former != g.space_id ORDER BY g.number"
     )
-    return [Switch(row[0], Space(*row[1:5]), *row[5:]) for row in rows]
+    return [
+        Switch(number, Space(*space), vectors, created_ns, note, json.loads(metrics))
+        for number, *space, vectors, created_ns, note, metrics in rows
+    ]
+
+
+def note_metrics(connection: sqlite3.Connection, space_id: int, metrics: Mapping[str, float]) -> None:
+    """Write down what a judgement of a space's model came to, in place of an earlier one."""
+    connection.execute("UPDATE spaces SET metrics = ? WHERE id = ?", (json.dumps(metrics), space_id))
 
 
 def empty(connection: sqlite3.Connection, space_id: int) -> None:

@@ -159,6 +159,16 @@ class IndexStore:
         with self._catalog.read() as connection:
             return spaces.switches(connection)
 
+    def note_metrics(self, space: Space, metrics: Mapping[str, float]) -> None:
+        """Write down what a judgement of a space's model came to, in place of an earlier one.
+
+        Raises:
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.write() as connection:
+            spaces.note_metrics(connection, space.id, metrics)
+
     def open_space(self, *, model_name: str, model_fingerprint: str, dim: int) -> Space:
         """The space of a model beside the live one, made if there is none; nobody sees it until `make_live`.
 

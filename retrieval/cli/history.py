@@ -24,6 +24,8 @@ def command(index_dir: Path | None, as_json: bool) -> None:
         return
     for reign in reigns:
         since = reign.since.astimezone()
+        found = f"{reign.metrics['recall_at_1']:.3f}" if reign.metrics else "-"
         click.echo(
-            f"generation {reign.generation:<7} {since:%Y-%m-%d %H:%M}  {reign.vectors:>9} vectors  {named(reign.model)}"
+            f"generation {reign.generation:<7} {since:%Y-%m-%d %H:%M}  {reign.vectors:>9} vectors  "
+            f"Recall@1 {found:<5}  {named(reign.model)}"
         )

@@ -54,6 +54,7 @@ def history(index_dir: IndexPath) -> list[Reign]:
                 datetime.fromtimestamp(one.created_ns / 1e9, UTC),
                 one.note,
                 one.vectors,
+                one.metrics,
             )
             for one in store.switches()
         ]

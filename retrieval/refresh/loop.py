@@ -88,11 +88,15 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
         unmet = work.fill(former, candidate)
         judged, held_out = work.judge(former, candidate)
         assert judged.comparison is not None
-        unmet += gate.unmet(_values(judged.comparison.figures), _values(judged.figures))
+        before, after = _values(judged.figures), _values(judged.comparison.figures)
+        unmet += gate.unmet(after, before)
+        work.note(former, before, judged.queries)
+        work.note(candidate, after, judged.queries)
         moved = None
         if not unmet and not config.dry_run:
             live = work.train("refit", store.space) if config.refit else candidate
             work.hand_over(candidate, held_out, live)
+            work.note(live, after, judged.queries)
             moved = work.move(live)
         work.run.remove()
         seconds = time.perf_counter() - started_s
@@ -155,6 +159,10 @@ class _Refresh:
             for space, gallery in zip((former, candidate), (side.only(common) for side in held), strict=True)
         )
         return compared(first, second), second.queries
+
+    def note(self, space: Space, figures: Mapping[str, float], queries: int) -> None:
+        """Write down for `history` what a model came to."""
+        self._store.note_metrics(space, {**figures, "queries": queries})
 
     def hand_over(self, candidate: Space, held_out: EmbeddedPictures, live: Space) -> None:
         """Give the model that is to be live what was learned of the candidate: who was judged, and what scores mean."""

@@ -1,6 +1,7 @@
 """What a move of an index to another model did, and which models an index has had."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,9 @@ class Reign:
         since: when it began.
         note: what made it the index's.
         vectors: pictures that have a vector of it now; without any, going back to it embeds them again.
+        metrics: by the names of `METRIC_TITLES`, on the pictures that the last refresh with this model held out, and
+            `queries`, their number; of a refitted model, those of the candidate that was judged in its place. Empty
+            where it was never judged.
     """
 
     generation: int
@@ -95,6 +99,7 @@ class Reign:
     since: datetime.datetime
     note: str
     vectors: int
+    metrics: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """The stable shape."""
@@ -104,4 +109,5 @@ class Reign:
             "since": self.since.isoformat(timespec="seconds"),
             "note": self.note,
             "vectors": self.vectors,
+            "metrics": dict(self.metrics),
         }

@@ -202,6 +202,7 @@ def test_the_history_names_models_and_times(index: Path) -> None:
     assert first.generation < second.generation < third.generation
     assert first.since <= second.since <= third.since
     assert [one.vectors for one in (first, second, third)] == [13, 13, 13]
+    assert first.metrics == {}  # nobody has judged it
 
 
 def test_pruning_keeps_the_present_model_and_as_many_as_are_asked_for(index: Path, gallery: Path) -> None:
@@ -281,7 +282,7 @@ def test_the_command_line_does_the_same(index: Path, gallery: Path, tmp_path: Pa
     assert "0 pictures embedded" in told.stdout
     models = retrieve_json("history", "--index", index)["models"]
     assert [one["model"]["name"] for one in models] == ["efficientnet_lite0", OTHER, "efficientnet_lite0"]
-    assert models[0].keys() == {"generation", "model", "since", "note", "vectors"}
+    assert models[0].keys() == {"generation", "model", "since", "note", "vectors", "metrics"}
     assert len(retrieve("history", "--index", index).stdout.splitlines()) == 3
     assert retrieve_json("prune", "--keep", "1", "--index", index)["dropped"][0]["name"] == OTHER
     assert "nothing to drop" in retrieve("prune", "--keep", "1", "--index", index).stdout

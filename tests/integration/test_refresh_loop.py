@@ -92,6 +92,10 @@ def test_a_refresh_makes_the_index_better_and_a_rollback_takes_it_back(index: Pa
     assert describe_model(kept).fingerprint == report.moved.model.fingerprint
     assert not (index / "refresh").exists()
     assert verify(index).is_whole
+    first, second = history(index)
+    assert first.metrics["map_at_r"] == report.judged.figures["map_at_r"].value
+    assert second.metrics["map_at_r"] == comparison.figures["map_at_r"].value
+    assert second.metrics["queries"] == report.judged.queries
     rollback(index)
     assert answers(index, made / "gallery") == before
 
