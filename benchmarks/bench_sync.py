@@ -20,11 +20,9 @@ import numpy as np
 from common import record
 from indexer.changes import Changes, Put
 from indexer.store import IndexStore
-from retrieval.embedder import embedder_for
 from retrieval.encoder.runtime import describe_model
 from retrieval.engine import SearchEngine
 from retrieval.gallery import read_gallery
-from retrieval.images import DecodeLimits
 
 MODEL = "efficientnet_lite0"
 SIZES = (5_000, 100_000)
@@ -63,7 +61,8 @@ def fill(index_dir: Path, gallery: Path) -> SearchEngine:
                 ]
             )
         )
-    return SearchEngine(store, embedder_for(store), DecodeLimits())
+    store.close()
+    return SearchEngine.open(index_dir)
 
 
 def walk(folder: str) -> int:

@@ -35,6 +35,7 @@ _NICENESS = 10
     metavar="N",
     help="Judgements of one source of feedback that count.",
 )
+@click.option("--keep-features", is_flag=True, help="So that a refresh with --freeze-backbone reads no picture again.")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and leave the index with its model.")
 @click.option("--model", metavar="NAME|DIR", help="Move to this model, unjudged, instead of training one.")
 @training_options
@@ -48,6 +49,7 @@ def command(
     gate: str,
     allow_missing: bool,
     most_per_source: int,
+    keep_features: bool,
     refit: bool,
     dry_run: bool,
     model: str | None,
@@ -85,12 +87,28 @@ def command(
         try:
             if model is not None:
                 moved = move_to_model(
-                    folder, model, allow_missing=allow_missing, options=options, on_progress=on_embedding
+                    folder,
+                    model,
+                    allow_missing=allow_missing,
+                    keep_features=keep_features,
+                    options=options,
+                    on_progress=on_embedding,
                 )
                 print_move(moved, folder, as_json)
                 return 0
             report = refresh(
-                RefreshConfig(folder, labels, gate, allow_missing, most_per_source, refit, dry_run, settings, options),
+                RefreshConfig(
+                    folder,
+                    labels=labels,
+                    gate=gate,
+                    allow_missing=allow_missing,
+                    most_per_source=most_per_source,
+                    keep_features=keep_features,
+                    refit=refit,
+                    dry_run=dry_run,
+                    training=settings,
+                    options=options,
+                ),
                 on_progress,
             )
         except KeyboardInterrupt:

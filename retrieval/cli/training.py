@@ -39,6 +39,7 @@ _OPTIONS = (
     click.option(
         "--freeze-batch-norm/--no-freeze-batch-norm", default=True, help="Keep the backbone's batch statistics."
     ),
+    click.option("--freeze-backbone", is_flag=True, default=None, help="Train pooling and projection alone."),
     click.option("--augment", multiple=True, metavar="NAME=VALUE", help=f"Strengths: {_STRENGTHS}; or 'none'."),
     click.option("--drop-conflicts", is_flag=True, help="Leave out pictures that stand under two labels."),
     click.option(

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from indexer.store import IndexStore
 from retrieval.errors import RefreshError
 from retrieval.index_model import ModelOptions
-from retrieval.refresh.models import drop_model, stand_in
+from retrieval.refresh.features import features_space
+from retrieval.refresh.models import drop_model, is_there, stand_in
 from retrieval.refresh.moving import IndexPath, move, named
 from retrieval.refresh.reembed import OnProgress
 from retrieval.results import ModelInfo, MoveReport, Reign
@@ -29,14 +30,18 @@ def rollback(
         options, on_progress: as for `move_to_model`.
 
     Raises:
-        RefreshError: the index has had one model only, or pictures that have come since cannot be read any more.
+        RefreshError: the index has no former model, or pictures that have come since cannot be read any more.
         UnknownModel, ModelDamaged, DeviceUnavailable: pictures have come since and the model cannot be opened.
         IndexBusy, IndexNotFound, IndexReadOnly, DiskFull
     """
     with closing(IndexStore(index_dir)) as store, store.job("rollback"):
-        former = next((one.space for one in reversed(store.switches()) if one.space.id != store.space.id), None)
+        formers = (one.space for one in reversed(store.switches()) if one.space.id != store.space.id)
+        former = next((space for space in formers if is_there(store.index_dir, space)), None)
         if former is None:
-            raise RefreshError(f"index {store.index_dir} has had one model only; there is nothing to go back to")
+            raise RefreshError(
+                f"index {store.index_dir} has had one model only, or its former ones were pruned; there is nothing to "
+                "go back to"
+            )
         return move(store, former, "rollback", options, on_progress, drop_unreadable=drop_newer)
 
 
@@ -79,7 +84,9 @@ def prune(index_dir: IndexPath, keep: int) -> list[ModelInfo]:
     with closing(IndexStore(index_dir)) as store, store.job("prune"):
         switches = store.switches()
         newest_first = list({one.space.id: one.space for one in reversed(switches)}.values())
-        kept = {one.id for space in newest_first[:keep] for one in (space, stand_in(store, space))}
+        needed = [one for space in newest_first[:keep] for one in (space, stand_in(store, space))]
+        features = [features_space(store, space) for space in needed]
+        kept = {space.id for space in (*needed, *features) if space is not None}
         dropped = [space for space in store.spaces() if space.id not in kept]
         held = {space.id: store.snapshot_of(space).images for space in dropped}
         for space in dropped:

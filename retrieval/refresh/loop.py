@@ -17,12 +17,13 @@ from retrieval.evaluation.summary import Evaluated, compared
 from retrieval.feedback import MOST_PER_SOURCE, weigh
 from retrieval.feedback.weighing import Query
 from retrieval.index_model import ModelOptions, model_address
+from retrieval.refresh.features import features_dim
 from retrieval.refresh.gate import DEFAULT_GATE, parse_gate
 from retrieval.refresh.holdout import hold_out
 from retrieval.refresh.labels import check_keys, read_labels
 from retrieval.refresh.manifests import query_of
-from retrieval.refresh.models import set_stand_in, stand_in
-from retrieval.refresh.moving import fill, move, named, open_space, share_left_out, too_many_missing
+from retrieval.refresh.models import open_space, set_stand_in, stand_in
+from retrieval.refresh.moving import fill, move, named, share_left_out, too_many_missing
 from retrieval.refresh.room import check_room
 from retrieval.refresh.run import Run, begin, wishes_of
 from retrieval.results import EvaluationReport, Figure, MoveReport, RefreshReport
@@ -41,6 +42,8 @@ class RefreshConfig:
         gate: what the candidate must reach on the held-out pictures; see `parse_gate`.
         allow_missing: move even if more than a hundredth of the pictures cannot be read any more.
         most_per_source: judgements of one source of feedback that count, the newest.
+        keep_features: keep what the models' heads are given, so that a refresh that trains the head alone
+            (`freeze_backbone`) reads no picture again; 2 bytes a value.
         refit: move to the candidate's settings trained on everything, once the candidate has passed.
         dry_run: judge, and move to nothing.
         training: settings of `TrainConfig`, but source, out, from_model and validation.
@@ -52,6 +55,7 @@ class RefreshConfig:
     gate: str = DEFAULT_GATE
     allow_missing: bool = False
     most_per_source: int = MOST_PER_SOURCE
+    keep_features: bool = False
     refit: bool = True
     dry_run: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +85,7 @@ def refresh(config: RefreshConfig, on_progress: OnProgress | None = None) -> Ref
     """
     started_s, gate = time.perf_counter(), parse_gate(config.gate)
     with closing(IndexStore(config.index_dir)) as store, store.job("refresh"):
-        check_room(store.index_dir, store.snapshot.images, store.space.dim, 2 if config.refit else 1)
+        check_room(store.index_dir, store.snapshot.images, _dims(store, config))
         work = _Refresh(store, config, on_progress or (lambda *_: None))
         former = stand_in(store, store.space)
         candidate = work.train("candidate", former)
@@ -144,7 +148,9 @@ class _Refresh:
         why: list[str] = []
         for space in dict.fromkeys(sides):
             if space.id != self._store.space.id:
-                missing = fill(self._store, space, self._config.options, self._embedding("embedding for the judgement"))
+                told = self._embedding("embedding for the judgement")
+                options, keep = self._config.options, self._config.keep_features
+                missing = fill(self._store, space, options, told, keep_features=keep)
                 too_many = too_many_missing(missing, self._store.snapshot.images, self._most_missing)
                 why = why or ([too_many] if too_many else [])
         return why
@@ -173,11 +179,18 @@ class _Refresh:
 
     def move(self, live: Space) -> MoveReport:
         """Make a space the live one."""
-        told = self._embedding("embedding")
-        return move(self._store, live, "refresh", self._config.options, told, leave_out=self._most_missing)
+        told, options, keep = self._embedding("embedding"), self._config.options, self._config.keep_features
+        share = self._most_missing
+        return move(self._store, live, "refresh", options, told, leave_out=share, keep_features=keep)
 
     def _embedding(self, title: str) -> Callable[[int, int], None]:
         return lambda done, total: self._tell(title, done, total)
+
+
+def _dims(store: IndexStore, config: RefreshConfig) -> list[int]:
+    """D of each set of vectors that a refresh may write."""
+    models = [store.space.dim] * (2 if config.refit else 1)
+    return [*models, features_dim(model_address(store.index_dir, store.space))] if config.keep_features else models
 
 
 def _said(pictures: EmbeddedPictures) -> tuple[dict[str, str], dict[Query, str]]:

@@ -45,10 +45,28 @@ def keep_model(index_dir: Path, model: str | os.PathLike[str]) -> str:
     return f"{MODELS_FOLDER}/{name}"
 
 
+def open_space(store: IndexStore, model: str | os.PathLike[str]) -> Space:
+    """The space of a model in an index, which gets a copy of the model where it needs one.
+
+    Raises:
+        UnknownModel, WeightsUnavailable, ModelDamaged
+        IndexReadOnly, DiskFull
+    """
+    described = describe_model(model)
+    return store.open_space(
+        model_name=keep_model(store.index_dir, model), model_fingerprint=described.fingerprint, dim=described.dim
+    )
+
+
 def drop_model(index_dir: Path, space: Space) -> None:
     """Remove a space's model from the index, if it is kept there."""
     if space.model_name.startswith(f"{MODELS_FOLDER}/"):
         shutil.rmtree(index_dir / space.model_name, ignore_errors=True)
+
+
+def is_there(index_dir: Path, space: Space) -> bool:
+    """Whether a space's model was not dropped; one that the index does not keep may be anywhere."""
+    return not space.model_name.startswith(f"{MODELS_FOLDER}/") or (index_dir / space.model_name).is_dir()
 
 
 def stand_in(store: IndexStore, space: Space) -> Space:

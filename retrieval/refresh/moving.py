@@ -11,11 +11,11 @@ from indexer.spaces import Space
 from indexer.store import IndexStore
 from indexer.vectors import Vectors
 from retrieval.embedder import Embedder
-from retrieval.encoder.runtime import describe_model
 from retrieval.errors import PictureError, RefreshError
 from retrieval.index_model import IndexModel, ModelOptions, open_index_model
 from retrieval.records import Skipped, box_of
-from retrieval.refresh.models import keep_model
+from retrieval.refresh.features import apply_head, features_space
+from retrieval.refresh.models import open_space
 from retrieval.refresh.reembed import OnProgress, Reembedded, fill_space
 from retrieval.results import ModelInfo, MoveReport
 
@@ -29,6 +29,7 @@ def move_to_model(
     model: str | os.PathLike[str],
     *,
     allow_missing: bool = False,
+    keep_features: bool = False,
     options: ModelOptions = ModelOptions(),
     on_progress: OnProgress | None = None,
 ) -> MoveReport:
@@ -42,6 +43,7 @@ def move_to_model(
         model: a name or a model directory.
         allow_missing: move even if more than a hundredth of the pictures cannot be read any more. Those are not found
             from then on; their vectors stay with the former model, and a sync looks at them again.
+        keep_features: keep what the model's head is given as well, for moves to models that differ in their head alone.
         options: how the model is opened.
         on_progress: called after each picture.
 
@@ -52,22 +54,9 @@ def move_to_model(
         IndexNotFound, IndexReadOnly, DiskFull
     """
     with closing(IndexStore(index_dir)) as store, store.job("refresh"):
-        return move(
-            store, open_space(store, model), "refresh", options, on_progress, leave_out=share_left_out(allow_missing)
-        )
-
-
-def open_space(store: IndexStore, model: str | os.PathLike[str]) -> Space:
-    """The space of a model in an index, which gets a copy of the model where it needs one.
-
-    Raises:
-        UnknownModel, WeightsUnavailable, ModelDamaged
-        IndexReadOnly, DiskFull
-    """
-    described = describe_model(model)
-    return store.open_space(
-        model_name=keep_model(store.index_dir, model), model_fingerprint=described.fingerprint, dim=described.dim
-    )
+        leave_out = share_left_out(allow_missing)
+        space = open_space(store, model)
+        return move(store, space, "refresh", options, on_progress, leave_out=leave_out, keep_features=keep_features)
 
 
 def move(
@@ -79,6 +68,7 @@ def move(
     *,
     leave_out: float = 0.0,
     drop_unreadable: bool = False,
+    keep_features: bool = False,
 ) -> MoveReport:
     """Fill a space and make it the live one, under the job lock that the caller holds.
 
@@ -90,6 +80,7 @@ def move(
         on_progress: called after each picture.
         leave_out: the share of the pictures that may have become unreadable; they get no vector, and none is missed.
         drop_unreadable: take those out of the index altogether.
+        keep_features: as for `move_to_model`.
 
     Raises:
         As `move_to_model`.
@@ -101,7 +92,7 @@ def move(
     with closing(model.embedder):
         generation = store.snapshot.generation if space == former else None
         while generation is None:
-            done = _filled(store, model, options, on_progress)
+            done = _filled(store, model, options, on_progress, keep_features)
             embedded += done.embedded
             gone |= done.skipped
             if drop_unreadable and gone:
@@ -117,12 +108,17 @@ def move(
 
 
 def fill(
-    store: IndexStore, space: Space, options: ModelOptions, on_progress: OnProgress | None = None
+    store: IndexStore,
+    space: Space,
+    options: ModelOptions,
+    on_progress: OnProgress | None = None,
+    *,
+    keep_features: bool = False,
 ) -> list[Skipped]:
     """Embed what has no vector in a space that is not live; returns what cannot be read any more."""
     model = open_index_model(store.index_dir, space, options)
     with closing(model.embedder):
-        return list(_filled(store, model, options, on_progress).skipped.values())
+        return list(_filled(store, model, options, on_progress, keep_features).skipped.values())
 
 
 def too_many_missing(skipped: Sequence[Skipped], pictures: int, share: float) -> str | None:
@@ -148,8 +144,26 @@ def named(space: Space) -> ModelInfo:
     return ModelInfo(space.model_name, space.model_fingerprint, space.dim)
 
 
-def _filled(store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None) -> Reembedded:
-    """Embed what has no vector of the model; the encoder is opened only if there is such a picture."""
+def _filled(
+    store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None, keep_features: bool
+) -> Reembedded:
+    """Give every picture its vector by a model: from features that are kept, else by looking at it."""
+    if not store.count_without_vector(model.space):
+        return Reembedded()
+    features = features_space(store, model.space, keep=keep_features)
+    if features is None:
+        return _embedded(store, model, options, on_progress)
+    of_features = open_index_model(store.index_dir, features, options)
+    with closing(of_features.embedder):
+        done = _embedded(store, of_features, options, on_progress)
+    done.embedded = apply_head(store, features, model.space)
+    return done
+
+
+def _embedded(
+    store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None
+) -> Reembedded:
+    """Look at every picture that has no vector by a model; the encoder is opened only if there is such a picture."""
     if not store.count_without_vector(model.space):
         return Reembedded()
     encoder = model.embedder.encoder

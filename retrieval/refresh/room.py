@@ -1,6 +1,7 @@
 """Is there room on the disk for what a refresh is going to write? Said before minutes or hours are spent on it."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from indexer.errors import DiskFull
@@ -11,19 +12,18 @@ _TIMES_WRITTEN = 2  # into the catalog, then into a segment
 _MODEL_BYTES = 250_000_000
 
 
-def check_room(index_dir: Path, pictures: int, dim: int, models: int) -> None:
+def check_room(index_dir: Path, pictures: int, dims: Sequence[int]) -> None:
     """Raise where the disk of an index has no room for more models and their vectors.
 
     Args:
         index_dir: the index.
         pictures: in it.
-        dim: D, of an embedding.
-        models: to be trained and embedded by.
+        dims: D of each model that is to be kept and embedded by.
 
     Raises:
         DiskFull: how much is wanted, and how much there is.
     """
-    wanted = models * (pictures * dim * _BYTES_A_VALUE * _TIMES_WRITTEN + _MODEL_BYTES)
+    wanted = pictures * sum(dims) * _BYTES_A_VALUE * _TIMES_WRITTEN + len(dims) * _MODEL_BYTES
     free = shutil.disk_usage(index_dir).free
     if free < wanted:
         raise DiskFull(

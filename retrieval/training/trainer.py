@@ -169,6 +169,11 @@ class Trainer:
             start_projection(network, features_of_rows(network, self.loader, some, self._precision))
         if config.freeze_backbone:
             network.backbone.requires_grad_(False)
+            if not any(parameter.requires_grad for parameter in network.parameters()):
+                raise TrainingError(
+                    f"{network.config.name} has neither pooling nor projection to train; leave out --freeze-backbone, "
+                    "or give it a head with --dim"
+                )
         if self._precision.device.type == "cpu" and self._precision.is_bf16:
             speed_up_depthwise(network)
 

@@ -96,6 +96,12 @@ def losses(model: Path) -> list[float]:
 # Pictures and labels
 
 
+def test_a_frozen_model_without_a_head_is_refused(tmp_path: Path, demo_gallery: Path) -> None:
+    source = write_views(demo_gallery, tmp_path / "source", things_of(demo_gallery)[:8], views=2)
+    with pytest.raises(TrainingError, match="neither pooling nor projection to train; leave out --freeze-backbone"):
+        train(quick(source, tmp_path / "model", freeze_backbone=True, validation="none"))
+
+
 def test_a_class_with_one_picture_is_trained_on(run: Train, shop: Path, out: Path) -> None:
     for view in ("1.png", "2.png", "3.png"):
         (shop / "apple" / view).unlink()
