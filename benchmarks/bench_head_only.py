@@ -2,9 +2,9 @@
 
     RETRIEVE_BENCH_DATA=... python benchmarks/bench_head_only.py
 
-Grocery's train.txt and val.txt, EfficientNet-Lite0. Three models are trained for an epoch, their heads alone, from three
-seeds. One index moves from the first to the third by looking at every picture again, another from the first to the second,
-keeping features, and then to the third by these. All in one process; the vectors of both ways are compared.
+Grocery's train.txt and val.txt, EfficientNet-Lite0. Three models are trained for an epoch, their heads alone, from
+three seeds. One index moves from the first to the third by looking at every picture again, another from the first to
+the second, keeping features, and then to the third by these. All in one process; the vectors of both ways are compared.
 """
 
 import sys

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from commands import RETRIEVE, assert_one_line, retrieve
 from indexer.errors import DiskFull, IndexBusy
@@ -199,6 +200,63 @@ def test_what_comes_and_goes_meanwhile_is_there_or_gone_afterwards(index: Path, 
 
 
 LATER = ("embedding for the judgement", "refit, epoch 3/3", "embedding")
+
+
+def vectors_of(index: Path) -> dict[str, NDArray[np.float32]]:
+    with closing(IndexStore(index)) as store:
+        ids, rows = (np.concatenate(parts) for parts in zip(*store.snapshot.blocks(), strict=True))
+        pictures = store.pictures(store.snapshot, ids.tolist())
+    return {pictures[id_].key: row for id_, row in zip(ids.tolist(), rows, strict=True)}
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures_that_come_two_hundred_that_change_and_two_hundred_that_go_meanwhile(
+    index: Path, made: Path, tmp_path: Path
+) -> None:
+    """Some changes at every step of the refresh, so that all its phases see some; then the final gallery anew."""
+    pictures = {"/".join(path.parts[-2:]): path for path in sorted((made / "gallery").rglob("*.png"))}
+    views, random = list(pictures.values()), np.random.default_rng(0)
+    with SearchEngine.open(index) as engine:
+        for number in range(300):
+            pictures[f"there/{number}"] = views[number % len(views)]
+            engine.upsert(f"there/{number}", pictures[f"there/{number}"])
+    keys = [key for key in pictures if key.startswith("there/")] + [key for key in pictures if key.endswith("/5.png")]
+    chosen = [keys[at] for at in random.permutation(len(keys))]
+    changed, gone = chosen[:130], chosen[130:330]
+    changed += [f"new/{number}" for number in range(70)]  # some of those that came meanwhile
+    waiting: list[tuple[str, str]] = [("put", f"new/{number}") for number in range(70)]
+    rest = [("put", f"new/{number}") for number in range(70, 1000)]
+    rest += [("put", key) for key in changed] + [("remove", key) for key in gone]
+    waiting += [rest[at] for at in random.permutation(len(rest))]
+    assert len(waiting) == 1400
+    quotas = {"candidate": 250, "embedding for the judgement": 400, "refit": 250, "embedding": 500}
+
+    with SearchEngine.open(index) as engine:
+
+        def meddle(title: str, done: int, total: int) -> None:
+            phase = title.split(",")[0]
+            pace = min(20, quotas[phase])
+            quotas[phase] -= pace
+            for verb, key in waiting[:pace]:
+                if verb == "remove":
+                    engine.remove(key)
+                    del pictures[key]
+                else:
+                    pictures[key] = views[int(random.integers(len(views)))]
+                    engine.upsert(key, pictures[key].read_bytes())
+            del waiting[:pace]
+
+        report = refresh(config(index, gate=ANY), meddle)
+    assert waiting == []
+    assert set(quotas.values()) == {0}
+    assert report.moved is not None
+    with SearchEngine.create(tmp_path / "fresh", model=index / report.moved.model.name) as fresh:
+        for key, path in pictures.items():
+            fresh.upsert(key, path)
+    found, expected = vectors_of(index), vectors_of(tmp_path / "fresh")
+    assert found.keys() == expected.keys() == pictures.keys()
+    assert min(float(found[key] @ expected[key]) for key in found) > 0.999
+    assert verify(index).is_whole
 
 
 @pytest.mark.parametrize(
