@@ -15,7 +15,7 @@ from indexer.feedback import kept_queries
 from indexer.files import sync_folder, total_bytes, translated_os_errors
 from indexer.kept import KEPT_FOLDER
 from indexer.segments import SEGMENTS_FOLDER
-from indexer.spaces import MODELS_FOLDER
+from indexer.spaces import models_in_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def backup(index_dir: Path, destination: Path) -> Backup:
     """Copy the newest generation to `destination`, which appears whole or not at all.
 
     The catalog goes first, through SQLite's own backup; then exactly the files that this copy names. They never
-    change, so it does not matter what is committed meanwhile.
+    change, so it does not matter what is committed meanwhile; where one was dropped, it is begun again.
 
     Raises:
         IndexNotFound, IndexTooNew, IndexDamaged: there is no index to copy.
@@ -51,6 +51,18 @@ def backup(index_dir: Path, destination: Path) -> Backup:
     destination = destination.absolute()
     if destination.exists():
         raise IndexExists(f"{destination} exists already; a backup makes a new folder, name one that is not there")
+    while True:
+        try:
+            return _backup(index_dir, destination)
+        except _Dropped:
+            continue  # a newer generation no longer names it
+
+
+class _Dropped(Exception):
+    """A file was dropped by a job while it was about to be copied."""
+
+
+def _backup(index_dir: Path, destination: Path) -> Backup:
     aside = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
     try:
         with translated_os_errors(destination):
@@ -59,8 +71,7 @@ def backup(index_dir: Path, destination: Path) -> Backup:
                 catalog.backup_to(aside / CATALOG_FILE)
             generation, images, names = _contents(aside / CATALOG_FILE)
             for name in names:
-                for path in _files(index_dir / name):
-                    _copy(path, aside / path.relative_to(index_dir))
+                _copy_named(index_dir, name, aside)
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
             size_bytes = total_bytes(aside.rglob("*"))
@@ -77,8 +88,7 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
         generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
         images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
         names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM segments")]
-        models = "SELECT model_name FROM spaces WHERE model_name LIKE ? || '/%'"
-        names += [row[0] for row in connection.execute(models, (MODELS_FOLDER,))]
+        names += models_in_use(connection)
         names += [
             row[0]
             for row in connection.execute(
@@ -89,16 +99,23 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
     return generation, images, names
 
 
-def _files(path: Path) -> list[Path]:
-    """A file, or all files of a folder, which a model is."""
-    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+def _copy_named(index_dir: Path, name: str, target: Path) -> None:
+    """Copy a file, or all files of a folder, which a model is."""
+    path, is_missing = index_dir / name, False
+    is_folder = path.is_dir()
+    try:
+        for each in [each for each in path.rglob("*") if each.is_file()] if is_folder else [path]:
+            _copy(each, target / each.relative_to(index_dir))
+    except FileNotFoundError:
+        is_missing = True
+    if (is_missing or is_folder) and name not in _contents(index_dir / CATALOG_FILE)[2]:  # of a folder some may be gone
+        raise _Dropped
+    if is_missing:
+        raise IndexDamaged(f"{path} is missing; run `retrieve verify --repair`, then back up again")
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copyfile(source, target)
-    except FileNotFoundError:
-        raise IndexDamaged(f"{source} is missing; run `retrieve verify --repair`, then back up again") from None
+    shutil.copyfile(source, target)
     with target.open("rb+") as file:
         os.fsync(file.fileno())

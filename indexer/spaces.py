@@ -115,6 +115,17 @@ def open_space(connection: sqlite3.Connection, *, model_name: str, model_fingerp
     return Space(*row)
 
 
+def models_in_use(connection: sqlite3.Connection) -> list[str]:
+    """Folders, within the index, of the models that it keeps: the live one's, and those of spaces that hold vectors."""
+    rows = connection.execute(
+        "SELECT model_name FROM spaces s WHERE model_name LIKE ? || '/%' AND (s.id = ?"
+        " OR EXISTS (SELECT 1 FROM segments WHERE space_id = s.id)"
+        " OR EXISTS (SELECT 1 FROM embeddings WHERE space_id = s.id AND segment_id IS NULL))",
+        (MODELS_FOLDER, newest_generation(connection)[1].id),
+    )
+    return [row[0] for row in rows]
+
+
 def ids_to_fill(connection: sqlite3.Connection, space_id: int, after_id: int = 0, most: int = -1) -> list[int]:
     """The visible pictures above `after_id` that have no vector in a space, ascending; the first `most`, -1 for all."""
     rows = connection.execute(f"SELECT id {_TO_FILL} AND id > ? ORDER BY id LIMIT ?", (space_id, after_id, most))

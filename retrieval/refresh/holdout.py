@@ -31,9 +31,10 @@ def hold_out(pictures: LabelledPictures, groups: Sequence[str | None]) -> NDArra
     places = np.array([place_of(record.key) for record in pictures.records])
     places = lowest_of_group(places, pictures.labels, groups)
     counts = pictures.counts()
-    is_out = is_whole[pictures.labels]
-    for label in np.flatnonzero((counts >= _ENOUGH) & ~is_whole):
-        rows = np.flatnonzero(pictures.labels == label)
-        highest = np.sort(places[rows])[-_STAY]  # these stay, whatever their places; and so do their equals
-        is_out[rows] = (places[rows] < PICTURE_SHARE) & (places[rows] < highest)
-    return np.flatnonzero(is_out)
+    by_product = places[np.lexsort((places, pictures.labels))]
+    # Of every product the pictures from this place on stay, whatever their places are.
+    staying = np.zeros(len(counts))
+    has_enough = counts >= _ENOUGH
+    staying[has_enough] = by_product[np.cumsum(counts)[has_enough] - _STAY]
+    is_out = (places < PICTURE_SHARE) & (places < staying[pictures.labels])
+    return np.flatnonzero(is_out | is_whole[pictures.labels])

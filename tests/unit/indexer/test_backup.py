@@ -1,5 +1,6 @@
 """A copy of one generation, whole or not there."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import indexer.backup
 import indexer.sealing
 from indexer.backup import backup
 from indexer.changes import Changes
@@ -103,3 +105,60 @@ def test_an_index_with_a_missing_file_is_not_backed_up_in_part(store: IndexStore
     with pytest.raises(IndexDamaged, match=rf"{segment} is missing; run `retrieve verify --repair`"):
         backup(store.index_dir, tmp_path / "copy")
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.fixture
+def moved(store: IndexStore) -> IndexStore:
+    """The same with a former model that is kept in it, and one that is live."""
+    for number, name in enumerate(("models/former", "models/live")):
+        folder = store.index_dir / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(name.encode())
+        space = store.open_space(model_name=name, model_fingerprint=f"f{number}", dim=8)
+        store.fill(space, {id_: ROWS[id_] for id_ in pictures_by_id(store)})
+        store.make_live(space, "refresh", lambda rest: {})
+    return store
+
+
+def pictures_by_id(store: IndexStore) -> list[int]:
+    return [one.id for one in pictures_found(store).values()]
+
+
+def drop(store: IndexStore, name: str) -> None:
+    """As `retrieve prune` does it."""
+    store.empty_space(next(space for space in store.spaces() if space.model_name == name))
+    shutil.rmtree(store.index_dir / name, ignore_errors=True)
+
+
+def test_a_backup_has_the_models_of_the_vectors_that_are_there(moved: IndexStore, tmp_path: Path) -> None:
+    backup(moved.index_dir, tmp_path / "both")
+    assert (tmp_path / "both" / "models" / "former" / "weights").read_bytes() == b"models/former"
+    drop(moved, "models/former")
+    backup(moved.index_dir, tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one" / "models").iterdir()] == ["live"]
+    assert verify(tmp_path / "one").is_whole
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_what_is_dropped_while_it_is_copied_is_not_in_the_backup(
+    moved: IndexStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    copied: list[Path] = []
+    real = indexer.backup._copy
+
+    def copy(source: Path, target: Path) -> None:
+        if len(copied) == at:
+            drop(moved, "models/former")
+        copied.append(source)
+        real(source, target)
+
+    monkeypatch.setattr(indexer.backup, "_copy", copy)
+    made = backup(moved.index_dir, tmp_path / "copy")
+    found = verify(tmp_path / "copy")
+    assert (found.problems, found.orphans) == ([], [])
+    assert made.images == 8
+    copy_of_models = [path.name for path in (tmp_path / "copy" / "models").iterdir()]
+    assert copy_of_models in (["live"], ["former", "live"], ["live", "former"])
+    for name in copy_of_models:
+        assert (tmp_path / "copy" / "models" / name / "weights").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
