@@ -23,7 +23,7 @@ from retrieval.calibration import Matcher, compare, find_matcher
 from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
-from retrieval.errors import EngineUnusable, UnknownKey
+from retrieval.errors import EngineUnusable, UnknownKey, and_more
 from retrieval.feedback.recording import Word, record
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
@@ -285,8 +285,8 @@ class SearchEngine:
         held = self._store.owners(wanted)
         missing = [key for key in wanted if key not in held]
         if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise UnknownKey(f"no picture {missing[0]!r}{more} in index {self.index_dir}; nothing was removed")
+            named = f"{missing[0]!r}{and_more(len(missing))}"
+            raise UnknownKey(f"no picture {named} in index {self.index_dir}; nothing was removed")
         return self._index.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
 
     @overload

@@ -114,3 +114,8 @@ class UnknownKey(RetrievalError):
 
 class EngineUnusable(RetrievalError):
     """The engine is closed, or was inherited through a fork."""
+
+
+def and_more(count: int) -> str:
+    """What follows the first of `count` things in a message: " and 2 more", or nothing."""
+    return f" and {count - 1} more" if count > 1 else ""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from retrieval.errors import GalleryError, ManifestError
+from retrieval.errors import GalleryError, ManifestError, and_more
 from retrieval.files import why_unreadable
 from retrieval.gallery.tables import MANIFEST_SUFFIXES, read_table, table_of_cells
 
@@ -53,8 +53,7 @@ def check_keys(labels: Mapping[str, str], keys: Collection[str], index_dir: Path
     """
     strangers = [key for key in labels if key not in keys]
     if strangers:
-        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         raise GalleryError(
-            f"index {index_dir} holds no picture {strangers[0]!r}{more}, of which the labels say what they show; sync "
-            "them first, or take them out of the labels"
+            f"index {index_dir} holds no picture {strangers[0]!r}{and_more(len(strangers))}, of which the labels say"
+            " what they show; sync them first, or take them out of the labels"
         )

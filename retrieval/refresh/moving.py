@@ -11,7 +11,7 @@ from indexer.spaces import Space
 from indexer.store import IndexStore
 from indexer.vectors import Vectors
 from retrieval.embedder import Embedder
-from retrieval.errors import PictureError, RefreshError
+from retrieval.errors import PictureError, RefreshError, and_more
 from retrieval.index_model import IndexModel, ModelOptions, open_index_model
 from retrieval.records import Skipped, box_of
 from retrieval.refresh.features import apply_head, features_space
@@ -131,11 +131,11 @@ def too_many_missing(skipped: Sequence[Skipped], pictures: int, share: float) ->
     """
     if len(skipped) <= share * pictures:
         return None
-    more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
     limit = f", and at most {share:.0%} may be left out" if share else ""
     return (
-        f"picture {skipped[0].key}{more} of {pictures} cannot be embedded by the other model ({skipped[0].reason})"
-        f"{limit}; the index stays with its model: put it back, or sync or `retrieve remove` it, and run again"
+        f"picture {skipped[0].key}{and_more(len(skipped))} of {pictures} cannot be embedded by the other model "
+        f"({skipped[0].reason}){limit}; the index stays with its model: put it back, or sync or `retrieve remove` it, "
+        "and run again"
     )
 
 
