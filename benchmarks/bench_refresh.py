@@ -2,6 +2,7 @@
 
     RETRIEVE_BENCH_DATA=... python benchmarks/bench_refresh.py shop [--train-px P] [--embed-px P] [--epochs N]
     RETRIEVE_BENCH_DATA=... python benchmarks/bench_refresh.py readers
+    RETRIEVE_BENCH_DATA=... python benchmarks/bench_refresh.py nonsense
 
 **shop**: Grocery's train.txt and val.txt are indexed with EfficientNet-Lite0 as it comes, and `retrieve refresh` is
 run. Photos of test.txt are searched for before, during and after; `results/refresh.png` shows what share of them finds
@@ -10,9 +11,13 @@ its product. `retrieve train` with the same options on the same photos is what t
 **readers**: 600 of the photos. Four threads of one process and two more processes search without pause before and
 during a whole refresh (one epoch at 96 px, and the refit). Each answer must be of the model of its generation, and have
 the score that this model gives it.
+
+**nonsense**: the same photos; the labels that the candidate is trained on are shuffled, those that it is judged by are
+not. `retrieve refresh` must refuse it, and the live model and its vectors stay as they are, byte for byte.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -20,14 +25,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bench_training import add_budget, budget
 from common import RESULTS, LabelledPicture, grocery_split, record
+from indexer.store import IndexStore
 from readers import Answer, reading
+from retrieval import cli
 from retrieval.engine import SearchEngine
-from retrieval.refresh import history
+from retrieval.index_model import model_address
+from retrieval.refresh import history, run
 from retrieval.report.chart import BLUE, INK, PALE_INK, new_figure, tidy
 from training_sets import write_grocery, write_manifest
 
@@ -207,16 +218,77 @@ def readers(folder: Path) -> None:
     )
 
 
+def live_pair(index_dir: Path) -> dict[str, str]:
+    """Checksums of the live model's files and of its vectors, wherever these lie."""
+    with closing(IndexStore(index_dir)) as store:
+        model = Path(model_address(store.index_dir, store.space))
+        parts = {str(path): path.read_bytes() for path in model.rglob("*") if path.is_file()}
+        parts |= {f"block {number}": rows.tobytes() for number, (_, rows) in enumerate(store.snapshot.blocks())}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+
+
+def nonsense(folder: Path) -> None:
+    """See the module."""
+    photos = (grocery_split("train") + grocery_split("val"))[::4][:600]
+    index_dir, queries = folder / "index", grocery_split("test")[::5]
+    real = run.train_apart
+
+    def train_on_nonsense(settings: dict[str, Any], **named: Any) -> None:
+        source = Path(settings["source"])
+        rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+        labels = np.random.default_rng(0).permutation([row["product_id"] for row in rows]).tolist()
+        lines = [json.dumps(row | {"product_id": label}) for row, label in zip(rows, labels, strict=True)]
+        source.write_text("\n".join(lines) + "\n", "utf-8")
+        real(settings, **named)
+
+    with SearchEngine.create(index_dir, model=MODEL) as engine:
+        engine.sync(write_manifest(folder / "gallery.csv", photos))
+    asked = ["refresh", "--index", str(index_dir), "--epochs", "2", "--train-px", "96"]
+    refresh_by_command([*asked, "--gate", "recall_at_1 >= 0"])  # so that the live model is one that was trained
+    with SearchEngine.open(index_dir) as engine:
+        before, former, reigns = recall(engine, queries)[0], live_pair(index_dir), len(history(index_dir))
+        run.train_apart = train_on_nonsense
+        try:
+            code = refresh_by_command(asked)
+        finally:
+            run.train_apart = real
+        after = recall(engine, queries)[0]
+    record(
+        "refresh",
+        dataset=f"Grocery, {len(photos)} photos",
+        protocol="nonsense: the labels that the candidate is trained on are shuffled",
+        model=MODEL,
+        values={
+            "exit_code": code,
+            "live_files_and_vectors": len(former),
+            "live_pair_is_the_same": live_pair(index_dir) == former,
+            "models_since": len(history(index_dir)) - reigns,
+            "recall_at_1_before": before,
+            "recall_at_1_after": after,
+        },
+        seed=0,
+    )
+
+
+def refresh_by_command(arguments: list[str]) -> int:
+    """Run `retrieve` in this process; returns its exit code."""
+    try:
+        cli.main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", choices=("shop", "readers"))
+    parser.add_argument("protocol", choices=("shop", "readers", "nonsense"))
     add_budget(parser, epochs=6)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if asked.protocol == "shop":
             shop(Path(name), asked)
         else:
-            readers(Path(name))
+            {"readers": readers, "nonsense": nonsense}[asked.protocol](Path(name))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from indexer.store import IndexStore
 from retrieval.encoder.runtime import describe_model
 from retrieval.engine import SearchEngine
 from retrieval.errors import GalleryError, LabelsMissing, RefreshError, TrainingError
-from retrieval.refresh import RefreshConfig, history, prune, refresh, rollback
+from retrieval.index_model import model_address
+from retrieval.refresh import RefreshConfig, history, prune, refresh, rollback, run
 from retrieval.refresh.models import stand_in
 from retrieval.training import Augmentation, train
 from training_pictures import quick, things_of, write_views
@@ -104,7 +105,6 @@ def test_a_refresh_makes_the_index_better_and_a_rollback_takes_it_back(index: Pa
 @pytest.mark.slow
 def test_what_is_held_out_is_trained_on_by_the_refit_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    from retrieval.refresh import run
 
     def keep(settings: dict[str, Any], **named: Any) -> None:
         source = Path(settings["source"])
@@ -149,14 +149,26 @@ def test_the_successor_is_trained_from_and_judged_against_the_stand_in(index: Pa
 
 @pytest.mark.slow
 def test_a_candidate_that_does_not_pass_leaves_the_index_as_it_was(index: Path, made: Path) -> None:
-    before = answers(index, made / "gallery")
+    before, files = answers(index, made / "gallery"), bytes_of_live_pair(index)
     report = refresh(config(index, gate="recall_at_1 > 1"))
     assert report.moved is None
     assert report.judged.comparison is not None
     reached = report.judged.comparison.figures["recall_at_1"].value
     assert report.unmet == [f"recall_at_1 is {reached:.4f}, > 1.0000 is asked for"]
     assert answers(index, made / "gallery") == before
+    assert bytes_of_live_pair(index) == files
     assert len(history(index)) == 1
+
+
+def bytes_of_live_pair(index: Path) -> dict[str, bytes]:
+    """The files of the live model, its segments, and its vectors that lie in the catalog."""
+    with closing(IndexStore(index)) as store:
+        model = Path(model_address(index, store.space))
+        parts = [path for path in model.rglob("*") if path.is_file()]
+        parts += [one.segment.path for one in store.snapshot.segments]
+        tail = store.snapshot.tail
+        found = {"tail": tail.ids.tobytes() + tail.vectors.tobytes()}
+    return found | {str(path): path.read_bytes() for path in parts}
 
 
 @pytest.mark.slow
