@@ -108,12 +108,12 @@ def _learn(
     for key, given in votes.items():
         if 0 < sum(given) < len(given):
             disagree(f'"{key}" is relevant to {sum(given)}, and not to {len(given) - sum(given)}')
-    claims = Counter({products[key]: 0 for key, value in balance.items() if value > 0})
+    claims: Counter[str] = Counter()
     for key, value in balance.items():
-        claims[products[key]] += max(value, 0)
-    claims = +claims
+        if value > 0:
+            claims[products[key]] += value
     shown = known or _winner(claims)
-    if len(claims.keys() | ({known} if known else set())) > 1:
+    if claims and claims.keys() != {shown}:
         named = ", ".join(f'"{name}" ({count})' for name, count in claims.most_common())
         disagree(f"its relevant pictures show {named}" + (f', and itself "{known}" in the index' if known else ""))
     if shown is not None and known is None:
