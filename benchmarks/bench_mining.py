@@ -23,6 +23,8 @@ CHOICES = {
     "index-mined triplets": {"loss": "triplet", "miner": "curriculum"},
     "proxies": {"loss": "proxy", "miner": "all"},
     "proxies and index-mined negatives": {"loss": "proxy", "miner": "curriculum"},
+    # What a refresh would begin with if it mined in the live index: the start's own vectors are what is indexed first.
+    "proxies and index-mined negatives from the first epoch on": {"loss": "proxy", "miner": "index"},
 }
 
 
