@@ -69,9 +69,12 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
             aside.mkdir(parents=True)
             with closing(Catalog(index_dir)) as catalog:
                 catalog.backup_to(aside / CATALOG_FILE)
-            generation, images, names = _contents(aside / CATALOG_FILE)
+            generation, images, names, queries = _contents(aside / CATALOG_FILE)
             for name in names:
                 _copy_named(index_dir, name, aside)
+            for name in queries:
+                if (index_dir / name).is_file():  # nothing that is answered depends on it
+                    _copy(index_dir / name, aside / name)
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
             size_bytes = total_bytes(aside.rglob("*"))
@@ -83,7 +86,8 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
     return Backup(destination, generation, images, size_bytes)
 
 
-def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
+def _contents(catalog_file: Path) -> tuple[int, int, list[str], set[str]]:
+    """The newest generation, its pictures, the names of its files, and those of query pictures that are kept."""
     with closing(sqlite3.connect(catalog_file)) as connection:
         generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
         images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
@@ -95,8 +99,8 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str]]:
                 "SELECT DISTINCT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
             )
         ]
-        names += sorted(kept_queries(connection, KEPT_FOLDER).difference(names))
-    return generation, images, names
+        queries = kept_queries(connection, KEPT_FOLDER).difference(names)
+    return generation, images, names, queries
 
 
 def _copy_named(index_dir: Path, name: str, target: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from indexer.backup import backup
 from indexer.changes import Changes
 from indexer.feedback import Judgement
+from indexer.integrity import verify
 from indexer.kept import ORPHAN_AGE_S
 from indexer.store import IndexStore
 from vectors import put, unit_rows
@@ -74,3 +75,6 @@ def test_a_kept_query_picture_stays_and_is_backed_up(store: IndexStore, tmp_path
     assert store.feedback()[0][0].query_path == str(kept)
     backup(store.index_dir, tmp_path / "copy")
     assert (tmp_path / "copy" / path).read_bytes() == b"query picture"
+    kept.unlink()
+    backup(store.index_dir, tmp_path / "without")  # nothing that is answered depends on it
+    assert verify(tmp_path / "without").is_whole
