@@ -10,9 +10,11 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from bench_training import add_budget, budget, figures, settings, trained
 from common import record
+from retrieval.errors import TrainingCollapsed
 from retrieval.evaluation.protocol import evaluate
 from training_sets import write_grocery
 
@@ -20,6 +22,7 @@ MODEL = "efficientnet_lite0"
 CHOICES = {
     "random triplets": {"loss": "triplet", "miner": "all"},
     "hard triplets of the batch": {"loss": "triplet", "miner": "hard"},
+    "hard triplets of the batch, Euclidean": {"loss": "triplet", "miner": "hard", "distance": "euclidean"},
     "index-mined triplets": {"loss": "triplet", "miner": "curriculum"},
     "proxies": {"loss": "proxy", "miner": "all"},
     "proxies and index-mined negatives": {"loss": "proxy", "miner": "curriculum"},
@@ -40,14 +43,19 @@ def main() -> None:
         sets = write_grocery(folder)
         for choice in asked.names:
             more = settings(MODEL, asked) | CHOICES[choice]
-            done = trained(sets["shelf"], folder, choice.replace(" ", "-"), **more)
+            try:
+                done = trained(sets["shelf"], folder, choice.replace(" ", "-"), **more)
+            except TrainingCollapsed as error:
+                values: dict[str, Any] = {"collapsed": str(error)}
+            else:
+                values = figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
+                values |= {"training_minutes": done.seconds / 60}
             record(
                 "mining",
                 dataset="Grocery",
                 protocol=f"shelf, {budget(MODEL, asked)}",
                 model=f"{choice}, seed {asked.seed}",
-                values=figures(evaluate(sets["test"], sets["shelf"], model=done.model), "shelf")
-                | {"training_minutes": done.seconds / 60},
+                values=values,
                 seed=asked.seed,
             )
 
