@@ -11,9 +11,8 @@ import xxhash
 from indexer.feedback import Judgement
 from indexer.store import IndexStore
 from retrieval.embedder import ImageLike, content_of, naming
-from retrieval.errors import GalleryError, ManifestError, PictureError, UnknownKey
-from retrieval.files import why_unreadable
-from retrieval.gallery.tables import FLAGS, read_jsonl
+from retrieval.errors import ManifestError, PictureError, UnknownKey
+from retrieval.gallery.tables import FLAGS, read_jsonl, reading
 from retrieval.images import DEFAULT_LIMITS, DecodeLimits, decode
 from retrieval.records import Box, Skipped, box_text
 from retrieval.results import FeedbackReport
@@ -93,10 +92,8 @@ def _judgement(store: IndexStore, word: Word, limits: DecodeLimits) -> Judgement
 
 
 def _read_file(path: Path) -> list[Word]:
-    try:
+    with reading("feedback", path):
         table = read_jsonl(path)
-    except OSError as error:
-        raise GalleryError(f"feedback {path}: {why_unreadable(error, path)}; check its name and permissions") from error
     return [_read_row(row, f"{path.name} line {number}", path.parent) for number, row in table.rows]
 
 

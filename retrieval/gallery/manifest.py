@@ -23,7 +23,7 @@ from retrieval.gallery.foreign import (
     local_path,
     open_metric_learning_row,
 )
-from retrieval.gallery.tables import MANIFEST_SUFFIXES, Table, read_table, table_of_cells
+from retrieval.gallery.tables import MANIFEST_SUFFIXES, Table, read_table, reading, table_of_cells
 from retrieval.records import Box, ImageRecord, Listing, Skipped
 
 _OUR_COLUMNS = ("path", "key", "product_id", "label", "box")
@@ -51,12 +51,10 @@ def read_manifest(path: str | os.PathLike[str], *, key_prefix: str = "") -> List
     """
     source, scanned_ns = Path(os.path.abspath(path)), time.time_ns()
     try:
-        table = _read_table(source)
-    except (OSError, RowError) as error:
-        if isinstance(error, RowError):
-            raise ManifestError(f"{source.name} {error}") from error
-        reason = why_unreadable(error, source)
-        raise GalleryError(f"manifest {source}: {reason}; check its name and permissions") from error
+        with reading("manifest", source):
+            table = _read_table(source)
+    except RowError as error:
+        raise ManifestError(f"{source.name} {error}") from error
     _check_columns(source.name, table)
     listing = Listing(str(source), "manifest", [], [], [], scanned_ns)
     lines: dict[str, int] = {}  # of the keys so far

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import GalleryError, ManifestError
-from retrieval.files import why_unreadable
 from retrieval.gallery.foreign import RowError, local_path
 from retrieval.gallery.labelled import find_picture
-from retrieval.gallery.tables import FLAGS, MANIFEST_SUFFIXES, Table, read_table, table_of_cells
+from retrieval.gallery.tables import FLAGS, MANIFEST_SUFFIXES, Table, read_table, reading, table_of_cells
 from retrieval.records import ImageRecord, Skipped
 
 _COLUMNS = ("anchor", "other", "similar")
@@ -75,12 +74,8 @@ def read_pairs(path: str | os.PathLike[str]) -> LabelledPairs:
         GalleryError: there is no such file, its suffix is not one of a manifest, or no pair can be used.
     """
     source = Path(os.path.abspath(path))
-    try:
+    with reading("manifest", source):
         table = _read_table(source)
-    except OSError as error:
-        raise GalleryError(
-            f"manifest {source}: {why_unreadable(error, source)}; check its name and permissions"
-        ) from error
     _check_columns(source.name, table)
     gathered = _Gathered(source.parent)
     for number, row in table.rows:

@@ -4,12 +4,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import ManifestError
-from retrieval.files import one_line
+from retrieval.errors import GalleryError, ManifestError
+from retrieval.files import one_line, why_unreadable
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 TEXT_COLUMNS = frozenset(
@@ -56,6 +57,19 @@ def read_table(path: Path, of_cells: Callable[[list[tuple[int, list[str]]]], Tab
     if suffix in (".jsonl", ".ndjson"):
         return read_jsonl(path)
     return read_parquet(path) if suffix == ".parquet" else None
+
+
+@contextmanager
+def reading(kind: str, path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read what it was to be, and why not.
+
+    Raises:
+        GalleryError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise GalleryError(f"{kind} {path}: {why_unreadable(error, path)}; check its name and permissions") from error
 
 
 def read_cells(path: Path) -> list[tuple[int, list[str]]]:

@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from retrieval.errors import GalleryError, ManifestError, and_more
-from retrieval.files import why_unreadable
-from retrieval.gallery.tables import MANIFEST_SUFFIXES, read_table, table_of_cells
+from retrieval.gallery.tables import MANIFEST_SUFFIXES, read_table, reading, table_of_cells
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -20,12 +19,8 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
         GalleryError: there is no such file, or its suffix is not one of a manifest.
     """
     source = Path(os.path.abspath(path))
-    try:
+    with reading("labels", source):
         table = read_table(source, lambda cells: table_of_cells(source.name, cells))
-    except OSError as error:
-        raise GalleryError(
-            f"labels {source}: {why_unreadable(error, source)}; check its name and permissions"
-        ) from error
     if table is None:
         raise GalleryError(f"labels {source}: the file must be one of {', '.join(MANIFEST_SUFFIXES)}")
     labels: dict[str, str] = {}

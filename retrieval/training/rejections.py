@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import GalleryError, ManifestError
-from retrieval.files import why_unreadable
-from retrieval.gallery.tables import read_jsonl
+from retrieval.errors import ManifestError
+from retrieval.gallery.tables import read_jsonl, reading
 from retrieval.records import Box, ImageRecord
 from retrieval.training.samplers import Rows
 
@@ -72,10 +71,8 @@ def read_rejections(source: str, keys: Sequence[str]) -> Rejections:
         GalleryError: the file cannot be read.
     """
     path, row_of = Path(source), {key: row for row, key in enumerate(keys)}
-    try:
+    with reading("rejections", path):
         table = read_jsonl(path)
-    except OSError as error:
-        raise GalleryError(f"rejections {path}: {why_unreadable(error, path)}; check its name") from error
     numbers: dict[tuple[str, Box | None], int] = {}
     pairs: list[tuple[int, int]] = []
     for line, row in table.rows:
