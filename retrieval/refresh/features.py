@@ -20,7 +20,7 @@ def features_space(store: IndexStore, space: Space, *, keep: bool = False) -> Sp
     Args:
         store: the index.
         space: of it.
-        keep: make it where there is none; else it is there only where it has vectors.
+        keep: make it where there is none that has vectors.
 
     Raises:
         ModelDamaged
@@ -29,14 +29,15 @@ def features_space(store: IndexStore, space: Space, *, keep: bool = False) -> Sp
     model = Path(model_address(store.index_dir, space))
     if not (model / CONFIG_FILE).is_file():
         return None  # a model with a name has no head of ours
-    if keep:
-        with tempfile.TemporaryDirectory(prefix="retrieve-features-") as folder:
-            save_features_model(model, Path(folder) / "features")
-            return open_space(store, Path(folder) / "features")
     wanted = features_fingerprint(model)
-    return next(
-        (one for one in store.spaces() if one.model_fingerprint == wanted and store.snapshot_of(one).images), None
-    )
+    for one in store.spaces():
+        if one.model_fingerprint == wanted and store.snapshot_of(one).images:
+            return one
+    if not keep:
+        return None
+    with tempfile.TemporaryDirectory(prefix="retrieve-features-") as folder:
+        save_features_model(model, Path(folder) / "features")
+        return open_space(store, Path(folder) / "features")
 
 
 def apply_head(store: IndexStore, features: Space, space: Space) -> int:

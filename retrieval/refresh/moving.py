@@ -153,9 +153,11 @@ def _filled(
     features = features_space(store, model.space, keep=keep_features)
     if features is None:
         return _embedded(store, model, options, on_progress)
-    of_features = open_index_model(store.index_dir, features, options)
-    with closing(of_features.embedder):
-        done = _embedded(store, of_features, options, on_progress)
+    done = Reembedded()
+    if store.count_without_vector(features):
+        of_features = open_index_model(store.index_dir, features, options)
+        with closing(of_features.embedder):
+            done = _embedded(store, of_features, options, on_progress)
     done.embedded = apply_head(store, features, model.space)
     return done
 
@@ -163,9 +165,7 @@ def _filled(
 def _embedded(
     store: IndexStore, model: IndexModel, options: ModelOptions, on_progress: OnProgress | None
 ) -> Reembedded:
-    """Look at every picture that has no vector by a model; the encoder is opened only if there is such a picture."""
-    if not store.count_without_vector(model.space):
-        return Reembedded()
+    """Look at every picture that has no vector by a model."""
     encoder = model.embedder.encoder
     return fill_space(
         store, model.space, encoder, limits=options.limits, threads=options.threads, on_progress=on_progress

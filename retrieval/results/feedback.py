@@ -1,6 +1,6 @@
 """What became of clicks and rejections."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retrieval.records import Skipped
@@ -35,10 +35,6 @@ class Contradiction:
     query: str
     reason: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The stable shape."""
-        return {"query": self.query, "reason": self.reason}
-
 
 @dataclass(frozen=True, slots=True)
 class FeedbackUse:
@@ -64,15 +60,7 @@ class FeedbackUse:
 
     def to_dict(self) -> dict[str, Any]:
         """The stable shape."""
-        return {
-            "judgements": self.judgements,
-            "pictures": self.pictures,
-            "rejections": self.rejections,
-            "capped": self.capped,
-            "unlabelled": self.unlabelled,
-            "stale": self.stale,
-            "contradictions": [one.to_dict() for one in self.contradictions],
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FeedbackUse":
