@@ -63,6 +63,14 @@ def pictures_found(store: IndexStore, snapshot: Snapshot | None = None) -> dict[
     return by_key
 
 
+def vectors_by_key(index_dir: Path) -> dict[str, NDArray[np.float32]]:
+    """The vector of every picture of an index, as its live model has it."""
+    with closing(IndexStore(index_dir)) as store:
+        ids, rows = (np.concatenate(parts) for parts in zip(*store.snapshot.blocks(), strict=True))
+        pictures = store.pictures(store.snapshot, ids.tolist())
+    return {pictures[id_].key: row for id_, row in zip(ids.tolist(), rows, strict=True)}
+
+
 def own_scores(store: IndexStore, vectors: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
     """How well each key's vector is found under that key: near 1 where the index holds it, 0 where it does not."""
     pictures = pictures_found(store)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from indexer.spaces import Space
 from indexer.store import IndexStore
@@ -18,6 +17,7 @@ from retrieval.engine import SearchEngine
 from retrieval.refresh import RefreshConfig, move_to_model, moving, prune, refresh, rollback
 from retrieval.refresh.features import features_dim, features_space
 from retrieval.training import TrainConfig, train
+from vectors import vectors_by_key
 
 DIM = 24
 
@@ -65,14 +65,6 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def vectors_of(index: Path) -> dict[str, NDArray[np.float32]]:
-    with closing(IndexStore(index)) as store:
-        ids, rows = zip(*store.snapshot.blocks(), strict=True)
-        pictures = store.pictures(store.snapshot, np.concatenate(ids).tolist())
-        keys = [pictures[id_].key for id_ in np.concatenate(ids).tolist()]
-        return dict(zip(keys, np.concatenate(rows), strict=True))
-
-
 def test_models_that_differ_in_their_heads_have_the_same_features(heads: tuple[Path, Path], tmp_path: Path) -> None:
     first, second = heads
     assert describe_model(first).fingerprint != describe_model(second).fingerprint
@@ -109,8 +101,8 @@ def test_another_head_reads_no_picture_and_gives_the_vectors_of_a_fresh_index(
     assert len(looked_at) == 12  # no more
     with SearchEngine.create(tmp_path / "fresh", model=heads[1]) as fresh:
         fresh.sync(hidden)
-    expected = vectors_of(tmp_path / "fresh")
-    for key, vector in vectors_of(index).items():
+    expected = vectors_by_key(tmp_path / "fresh")
+    for key, vector in vectors_by_key(index).items():
         assert float(vector @ expected[key]) > 0.9995  # bfloat16 where the CPU has it
 
 
@@ -123,7 +115,7 @@ def test_pictures_that_have_come_since_are_looked_at_alone(
     looked_at.clear()
     assert move_to_model(index, heads[1]).embedded == 13
     assert looked_at == ["new"]
-    assert vectors_of(index).keys() >= {"new"}
+    assert vectors_by_key(index).keys() >= {"new"}
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from commands import RETRIEVE, assert_one_line, retrieve
 from indexer.errors import DiskFull, IndexBusy
@@ -26,6 +25,7 @@ from retrieval.refresh import RefreshConfig, history, prune, refresh, rollback, 
 from retrieval.refresh.models import stand_in
 from retrieval.training import Augmentation, train
 from training_pictures import quick, things_of, write_views
+from vectors import vectors_by_key
 
 QUICKLY: dict[str, Any] = {
     "epochs": 3,
@@ -214,13 +214,6 @@ def test_what_comes_and_goes_meanwhile_is_there_or_gone_afterwards(index: Path, 
 LATER = ("embedding for the judgement", "refit, epoch 3/3", "embedding")
 
 
-def vectors_of(index: Path) -> dict[str, NDArray[np.float32]]:
-    with closing(IndexStore(index)) as store:
-        ids, rows = (np.concatenate(parts) for parts in zip(*store.snapshot.blocks(), strict=True))
-        pictures = store.pictures(store.snapshot, ids.tolist())
-    return {pictures[id_].key: row for id_, row in zip(ids.tolist(), rows, strict=True)}
-
-
 @pytest.mark.slow
 def test_a_thousand_pictures_that_come_two_hundred_that_change_and_two_hundred_that_go_meanwhile(
     index: Path, made: Path, tmp_path: Path
@@ -265,7 +258,7 @@ def test_a_thousand_pictures_that_come_two_hundred_that_change_and_two_hundred_t
     with SearchEngine.create(tmp_path / "fresh", model=index / report.moved.model.name) as fresh:
         for key, path in pictures.items():
             fresh.upsert(key, path)
-    found, expected = vectors_of(index), vectors_of(tmp_path / "fresh")
+    found, expected = vectors_by_key(index), vectors_by_key(tmp_path / "fresh")
     assert found.keys() == expected.keys() == pictures.keys()
     assert min(float(found[key] @ expected[key]) for key in found) > 0.999
     assert verify(index).is_whole
