@@ -9,7 +9,8 @@ IndexerError              a message of one line: thing, value, limit, remedy
 ├── IndexReadOnly         the folder cannot be written, and the call would have to
 ├── DiskFull              no space left; what was committed before is safe
 ├── ModelMismatch         vectors of another model than the index was built by
-└── VectorError           vectors of the wrong shape, not finite or not of unit length
+├── VectorError           vectors of the wrong shape, not finite or not of unit length
+└── FilterError           a condition that is not understood, or of a field that no picture has
 """
 
 
@@ -51,3 +52,7 @@ class ModelMismatch(IndexerError):
 
 class VectorError(IndexerError):
     """Vectors of the wrong shape, not finite or not of unit length."""
+
+
+class FilterError(IndexerError):
+    """A condition on attributes that is not understood, or of a field that no picture has; says where."""

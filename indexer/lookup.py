@@ -117,6 +117,20 @@ def known_skips(connection: sqlite3.Connection, source_id: int) -> dict[str, Kno
     return {row[0]: KnownSkip(*row[1:]) for row in rows}
 
 
+def ids_of_keys(connection: sqlite3.Connection, generation: int, keys: Iterable[str]) -> dict[str, int]:
+    """For those of `keys` that `generation` holds, the id of what was under it then."""
+    found: dict[str, int] = {}
+    for key in keys:
+        row = connection.execute(
+            "SELECT id FROM pictures WHERE key = ? AND removed IS NULL AND added <= ? UNION ALL"
+            " SELECT id FROM pictures WHERE key = ? AND removed > ? AND added <= ?",
+            (key, generation, key, generation, generation),
+        ).fetchone()
+        if row is not None:
+            found[key] = row[0]
+    return found
+
+
 def owners(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, str | None]:
     """For those of `keys` that the index holds: the path of the gallery that owns it, or None for an upsert."""
     found: dict[str, str | None] = {}

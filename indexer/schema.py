@@ -53,6 +53,8 @@ CREATE TABLE attributes (           -- change without touching vectors; valid in
     until INTEGER,
     PRIMARY KEY (picture_id, since)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX attributes_since ON attributes (since);
+CREATE INDEX attributes_until ON attributes (until) WHERE until IS NOT NULL;
 CREATE INDEX attributes_product ON attributes (product_id) WHERE until IS NULL AND product_id IS NOT NULL;
 
 CREATE TABLE segments (             -- sealed, immutable files of vectors

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
 from indexer.files import write_whole
-from indexer.vectors import Ids, Neighbors, Vectors
+from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, rows_of
 
 SEGMENTS_FOLDER = "segments"
 EXACT_RECIPE = "IDMap,SQfp16"
@@ -70,15 +70,19 @@ class Segment:
         vectors: Vectors = self._index.index.reconstruct_n(start, stop - start)
         return vectors
 
-    def search(self, queries: Vectors, k: int, removed: Ids) -> Neighbors:
-        """The k nearest vectors of each query whose ids are not in `removed` (sorted)."""
-        k_here = min(k, len(self.ids) - removed.size)
-        if k_here == 0:
-            return Neighbors.empty(len(queries), k)
-        if removed.size:
-            scores, ids = self._index.search(queries, k_here, params=_leaving_out(removed))
-        else:
-            scores, ids = self._index.search(queries, k_here)
+    def vectors_of(self, ids: Ids) -> tuple[Mask, Vectors]:
+        """(N,) which of N ids are here, and the (M, D) vectors of those."""
+        is_here, rows = rows_of(self.ids, ids)
+        vectors: Vectors = self._index.index.reconstruct_batch(rows)
+        return is_here, vectors
+
+    def search(self, queries: Vectors, k: int, selector: Any = None) -> Neighbors:
+        """The k nearest vectors of each query, of those that a selector lets through; (Q, k) at most."""
+        parameters: Any = faiss.SearchParameters  # its stub does not know that it takes arguments
+        # as an argument: some versions of FAISS lose a selector that is assigned to the attribute
+        chosen = None if selector is None else parameters(sel=selector)
+        scores, ids = self._index.search(queries, min(k, len(self.ids)), params=chosen)
+        scores[ids == NO_ID] = -np.inf  # FAISS fills up with the lowest float
         return Neighbors(ids, scores)
 
 
@@ -100,10 +104,15 @@ def read_raw_rows(index_dir: Path, file: str, dim: int) -> list[bytes]:
     return [content[at : at + 2 * dim] for at in range(start, len(content), 2 * dim)]
 
 
-def _leaving_out(removed: Ids) -> Any:
-    parameters: Any = faiss.SearchParameters  # its stub does not know that it takes arguments
-    # as an argument: some versions of FAISS lose a selector that is assigned to the attribute
-    return parameters(sel=faiss.IDSelectorNot(faiss.IDSelectorBatch(removed)))
+def all_but(removed: Ids) -> Any:
+    """A selector of all ids but some."""
+    return faiss.IDSelectorNot(faiss.IDSelectorBatch(removed))
+
+
+def only(allowed: Mask) -> Any:
+    """A selector of the ids at which a mask is true."""
+    selector: Any = faiss.IDSelectorBitmap  # its stub knows only its C++ arguments
+    return selector(np.packbits(allowed, bitorder="little"))
 
 
 def _map(path: Path, sealed: SealedFile) -> Any:

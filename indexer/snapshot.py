@@ -4,14 +4,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indexer.errors import IndexDamaged
-from indexer.segments import SealedFile, Segment, use_threads
+from indexer.segments import SealedFile, Segment, all_but, only, use_threads
 from indexer.spaces import LEFT_OUT, Space, newest_generation
 from indexer.tail import Tail
-from indexer.vectors import Ids, Neighbors, Vectors, merge_topk
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, merge_topk
 
 _NONE: Ids = np.empty(0, np.int64)
 
@@ -22,6 +23,11 @@ class OpenSegment:
 
     segment: Segment
     removed: Ids
+
+    @property
+    def selector(self) -> Any:
+        """Of what is not removed; None where that is all."""
+        return all_but(self.removed) if self.removed.size else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +59,39 @@ class Snapshot:
             chosen = ~self.tail.is_removed[here]
             yield self.tail.ids[here][chosen], self.tail.vectors[here][chosen]
 
-    def search(self, queries: Vectors, k: int, threads: int | None = None) -> Neighbors:
+    def visible(self) -> Mask:
+        """(highest id + 1,) by picture id, whether this generation holds it."""
+        parts = [one.segment.ids for one in self.segments] + [self.tail.visible]
+        mask = np.zeros(max((int(ids[-1]) + 1 for ids in parts if ids.size), default=0), np.bool_)
+        for ids in parts:
+            mask[ids] = True
+        for one in self.segments:
+            mask[one.removed] = False
+        return mask
+
+    def vectors_of(self, ids: Ids) -> Vectors:
+        """(N, D) vectors of N pictures; NaN of those that are not in this generation, or have none in it."""
+        vectors = np.full((len(ids), self.space.dim), np.nan, np.float32)
+        parts: list[Segment | Tail] = [*(one.segment for one in self.segments), self.tail]
+        for part in parts:
+            is_here, there = part.vectors_of(ids)
+            vectors[is_here] = there
+        return vectors
+
+    def search(self, queries: Vectors, k: int, threads: int | None = None, *, allowed: Mask | None = None) -> Neighbors:
         """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail.
 
-        `threads` is what FAISS may use for it; None leaves that to OpenMP.
+        Args:
+            threads: what FAISS may use for it; None leaves that to OpenMP.
+            allowed: by picture id, which pictures of this generation may be found, and no others; None: all.
         """
         if self.segments and threads is not None:
             # FAISS splits work by query. Threads woken for nothing would spin on, on the cores that encode the next one
             use_threads(max(1, min(threads, len(queries))))
-        parts = [one.segment.search(queries, k, one.removed) for one in self.segments]
+        chosen = None if allowed is None else only(allowed)
+        parts = [one.segment.search(queries, k, chosen or one.selector) for one in self.segments]
         if len(self.tail.ids):
-            parts.append(self.tail.search(queries, k))
+            parts.append(self.tail.search(queries, k, allowed))
         return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
 
 

@@ -7,18 +7,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexer import feedback, kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
+from indexer.columns import Columns
 from indexer.errors import IndexBusy, IndexReadOnly
 from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
+from indexer.filters import Where, read_filter
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
 from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
 from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
 from indexer.spaces import Space, Switch
-from indexer.vectors import Neighbors, Vectors, check_unit_rows
+from indexer.vectors import Mask, Neighbors, Vectors, check_unit_rows
 
 MOST_REST = 64  # pictures that a switch embeds while writers wait: a second or two
 
@@ -51,6 +56,7 @@ class IndexStore:
         """
         self.index_dir = Path(index_dir).absolute()
         self._catalog = Catalog(self.index_dir)
+        self._columns = Columns(self._catalog)
         self._refresh_lock = threading.Lock()
         self._is_disk_checked = False
         try:
@@ -105,17 +111,42 @@ class IndexStore:
                 self._version = version
             return self._snapshot.generation
 
-    def search(self, queries: Vectors, k: int) -> Neighbors:
+    def search(self, queries: Vectors, k: int, *, where: Where | None = None) -> Neighbors:
         """The k nearest pictures of each query in this store's generation.
 
         Args:
             queries: (Q, D) float32 unit rows.
             k: at least 1; may exceed the number of pictures.
+            where: a condition that they must meet; k are found wherever k exist.
 
         Raises:
             VectorError: `queries` are not unit rows of this space.
+            FilterError: the condition is not understood, or is of a field that no picture has.
         """
-        return self._snapshot.search(check_unit_rows(queries, self.space.dim), k)
+        snapshot = self._snapshot
+        allowed = None if where is None else self.meeting(snapshot, where)
+        return snapshot.search(check_unit_rows(queries, snapshot.space.dim), k, allowed=allowed)
+
+    def meeting(self, snapshot: Snapshot, where: Where) -> Mask:
+        """By picture id, whether it is in a snapshot's generation and meets a condition there. Not to be changed.
+
+        Raises:
+            FilterError: the condition is not understood, or is of a field that no picture has.
+        """
+        return self._columns.meeting(read_filter(where), snapshot.generation)
+
+    def groups(self, snapshot: Snapshot, field: str) -> NDArray[np.int64]:
+        """By picture id, a number that pictures share that have the same value in a field; -1 of those without one.
+
+        Raises:
+            FilterError: no picture has that field.
+        """
+        return self._columns.groups(field, snapshot.generation)
+
+    def ids_of(self, snapshot: Snapshot, keys: Iterable[str]) -> dict[str, int]:
+        """For those of `keys` that a snapshot's generation holds, the picture's id."""
+        with self._catalog.read() as connection:
+            return lookup.ids_of_keys(connection, snapshot.generation, keys)
 
     def commit(self, changes: Changes, note: str = "", *, space_id: int | None = None) -> Committed:
         """Make `changes` durable as one new generation, all or nothing, and move to it.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors import Ids, Neighbors, Vectors, rank_scores
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, is_marked, rank_scores, rows_of
 
 _LEAST_ROWS = 64  # below which neither growing nor shrinking is worth a thought
 
@@ -78,9 +78,14 @@ class Tail:
         chosen = np.isin(self.ids, kept)
         return Tail.of(self.ids[chosen], self.vectors[chosen])
 
-    def search(self, queries: Vectors, k: int) -> Neighbors:
-        """The k nearest of each query."""
+    def vectors_of(self, ids: Ids) -> tuple[Mask, Vectors]:
+        """(N,) which of N ids are here, and the (M, D) vectors of those."""
+        is_here, rows = rows_of(self.ids, ids)
+        return is_here, self.vectors[rows]
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> Neighbors:
+        """The k nearest of each query, of those at whose ids `allowed` is true."""
         # (Q, N); a few queries without BLAS, whose threads would spin on, on the cores that encode the next one
         scores = np.einsum("qd,nd->qn", queries, self.vectors) if len(queries) <= 4 else queries @ self.vectors.T
-        scores[:, self.is_removed] = -np.inf
+        scores[:, self.is_removed if allowed is None else self.is_removed | ~is_marked(allowed, self.ids)] = -np.inf
         return rank_scores(self.ids, scores, k)

@@ -10,6 +10,7 @@ from indexer.errors import VectorError
 
 Vectors = NDArray[np.float32]  # (N, D)
 Ids = NDArray[np.int64]  # (N,)
+Mask = NDArray[np.bool_]  # by picture id, or of rows
 
 NO_ID = -1
 UNIT_TOLERANCE = 2e-3  # float16 rounding of 1,280 values moves a norm by less than 1e-3
@@ -82,6 +83,19 @@ def merge_topk(parts: Sequence[Neighbors], k: int) -> Neighbors:
         ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=NO_ID)
         scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
     return Neighbors(ids, scores)
+
+
+def rows_of(held: Ids, ids: Ids) -> tuple[Mask, NDArray[np.intp]]:
+    """Look (N,) ids up among ascending ones: (N,) which are there, and the (M,) rows of those."""
+    rows = np.searchsorted(held, ids)
+    is_there = rows < len(held)
+    is_there[is_there] = held[rows[is_there]] == ids[is_there]
+    return is_there, rows[is_there]
+
+
+def is_marked(mask: Mask, ids: Ids) -> Mask:
+    """(N,) of a mask by picture id, what it says of (N,) ids; false of those beyond its end."""
+    return np.append(mask, False)[np.minimum(ids, len(mask))]
 
 
 def rank_scores(ids: Ids, scores: Vectors, k: int) -> Neighbors:
