@@ -17,6 +17,7 @@ from indexer.backup import backup
 from indexer.changes import NO_PICTURE, Attributes, Changes, Put
 from indexer.integrity import verify
 from indexer.lookup import Picture
+from indexer.ranking import Wanted, rank
 from indexer.snapshot import Snapshot
 from indexer.spaces import Space
 from indexer.store import IndexStore
@@ -71,6 +72,19 @@ def assert_is(store: IndexStore, snapshot: Snapshot, content: Content) -> None:
         for query, ids, scores in zip(QUERIES, found.ids, found.scores, strict=True):
             for id_, score in zip(ids.tolist(), scores.tolist(), strict=True):
                 assert id_ == -1 or abs(float(query @ held_by_id[id_]) - score) < 2e-3
+    product_of = {pictures[key].id: held.product_id for key, held in content.items()}
+    some = {id_: row for id_, row in held_by_id.items() if product_of[id_] in ("p", "changed")}
+    found = snapshot.search(QUERIES, 4, allowed=store.meeting(snapshot, {"product_id": ["p", "changed"]}))
+    np.testing.assert_allclose(found.scores, exact_search(some, QUERIES, 4).scores, atol=1e-5)
+    assert set(found.ids.flat) - {-1} <= set(some)
+    found = rank(snapshot, QUERIES, Wanted(4, groups=store.groups(snapshot, "product_id")))
+    for query, ids, scores in zip(QUERIES, found.ids, found.scores, strict=True):
+        best: dict[str | int, float] = {}
+        for id_, row in held_by_id.items():
+            product = product_of[id_] or id_
+            best[product] = max(best.get(product, -1.0), float(query @ row))
+        np.testing.assert_allclose(scores[ids >= 0], sorted(best.values(), reverse=True)[:4], atol=2e-3)
+        assert len({product_of[id_] or id_ for id_ in ids[ids >= 0].tolist()}) == min(4, len(best))
 
 
 class StoreMachine(RuleBasedStateMachine):
