@@ -6,20 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, overload
+from typing import Any, Final, Self, Unpack, overload
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.errors import ModelMismatch
-from indexer.lookup import Picture
 from indexer.place import check_place
 from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
-from retrieval.calibration import Matcher, compare, find_matcher
+from retrieval.answer import Refinements, answer
+from retrieval.calibration import compare, find_matcher
 from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
@@ -30,7 +28,7 @@ from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
 from retrieval.live import Live, LiveIndex
 from retrieval.records import Box, box_text
-from retrieval.results import Hit, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
+from retrieval.results import IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.threads import thread_budget
 
@@ -290,54 +288,74 @@ class SearchEngine:
         return self._index.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
 
     @overload
-    def search(self, images: ImageLike, k: int = 10, *, min_score: float | None = None) -> SearchResult: ...
+    def search(
+        self, images: ImageLike | None = None, k: int = 10, *, box: Box | None = None, **refined: Unpack[Refinements]
+    ) -> SearchResult: ...
 
     @overload
     def search(
-        self, images: list[ImageLike] | tuple[ImageLike, ...], k: int = 10, *, min_score: float | None = None
+        self,
+        images: list[ImageLike] | tuple[ImageLike, ...],
+        k: int = 10,
+        *,
+        box: Box | None = None,
+        **refined: Unpack[Refinements],
     ) -> list[SearchResult]: ...
 
     def search(
         self,
-        images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        images: ImageLike | list[ImageLike] | tuple[ImageLike, ...] | None = None,
         k: int = 10,
         *,
-        min_score: float | None = None,
+        box: Box | None = None,
+        **refined: Unpack[Refinements],
     ) -> SearchResult | list[SearchResult]:
         """Find the pictures that look most like one picture, or like each of several.
 
         Args:
-            images: one picture, or a list or tuple of them.
-            k: hits at most, at least 1.
-            min_score: leave out hits with a lower cosine.
+            images: one picture, or a list or tuple of them; None where `like` says what is looked for.
+            k: hits at most, at least 1. So many are found wherever so many exist.
+            box: the part of each picture to search with.
+            refined: `Refinements`: `where`, `group_by`, `offset`, `min_score`, `min_probability`, `exclude`, `like`,
+                `unlike`, `dedup`, in any combination.
 
         Returns:
             One result for one picture, a list of them for several.
 
         Raises:
             PictureError: a query cannot be used.
-            ValueError: k is below 1.
+            ValueError: a number is out of its range.
+            QueryError: there is nothing to look for.
+            FilterError: `where` is not understood, or a field is one that no picture has.
+            UnknownKey: the index does not hold a key of `like` or `unlike`.
+            ModelError: `min_probability` is asked for, and the model is not calibrated.
+
+        Example:
+            engine.search(photo, 10, where="price < 50 and in_stock = true", group_by="product_id", min_score=0.5)
         """
         self._check_usable()
         live = self._index.now
+        if images is None:
+            return self._answer(live, None, [None], k, refined)[0]
         several = list(images) if isinstance(images, list | tuple) else [images]
-        vectors = live.model.embedder.embed(several)
-        results = self._answer(live, vectors, k, min_score, [_name_of(image) for image in several])
+        vectors = live.model.embedder.embed(several, box)
+        results = self._answer(live, vectors, [_name_of(image) for image in several], k, refined)
         return results if isinstance(images, list | tuple) else results[0]
 
     def search_vectors(
-        self, vectors: Vectors, k: int = 10, *, min_score: float | None = None, model_fingerprint: str | None = None
+        self, vectors: Vectors, k: int = 10, *, model_fingerprint: str | None = None, **refined: Unpack[Refinements]
     ) -> list[SearchResult]:
         """Find the pictures nearest to embeddings of the index's model.
 
         Args:
             vectors: (Q, D) unit rows.
-            k, min_score: as in `search`.
+            k, refined: as in `search`.
             model_fingerprint: of the model that embedded them; None trusts that it is the one the engine searches with.
 
         Raises:
             VectorError: wrong shape, or rows not of unit length.
             ModelMismatch: the engine has moved to another model since.
+            ValueError, QueryError, FilterError, UnknownKey, ModelError: as for `search`.
         """
         self._check_usable()
         live = self._index.now
@@ -345,7 +363,7 @@ class SearchEngine:
         if model_fingerprint is not None:
             check_model(self.index_dir, space, "another model", model_fingerprint)
         checked = check_unit_rows(vectors, space.dim)
-        return self._answer(live, checked, k, min_score, [None] * len(checked))
+        return self._answer(live, checked, [None] * len(checked), k, refined)
 
     def record_feedback(
         self, query: ImageLike, key: str, relevant: bool, *, source: str | None = None, box: Box | None = None
@@ -449,25 +467,9 @@ class SearchEngine:
         self.close()
 
     def _answer(
-        self, live: Live, vectors: Vectors, k: int, min_score: float | None, names: Sequence[str | None]
+        self, live: Live, vectors: Vectors | None, names: Sequence[str | None], k: int, refined: Refinements
     ) -> list[SearchResult]:
-        if k < 1:
-            raise ValueError(f"k is {k}, at least 1 is needed")
-        snapshot = live.snapshot
-        found = snapshot.search(vectors, k, self._search_threads)
-        pictures = self._store.pictures(snapshot, np.unique(found.ids[found.ids >= 0]).tolist())
-        lowest = -np.inf if min_score is None else min_score
-        probabilities = _match_probabilities(live.model.matcher, found.scores)
-        results = []
-        for name, *columns in zip(names, found.ids.tolist(), found.scores.tolist(), probabilities, strict=True):
-            matches = [
-                (pictures[id_], score, probability)
-                for id_, score, probability in zip(*columns, strict=True)
-                if id_ >= 0 and score >= lowest
-            ]
-            hits = [_hit(rank, *match) for rank, match in enumerate(matches, 1)]
-            results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
-        return results
+        return answer(self._store, live, vectors, names, k, self._search_threads, **refined)
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -477,21 +479,6 @@ class SearchEngine:
             )
         if self._is_closed:
             raise EngineUnusable(f"the engine of {self.index_dir} is closed; open it again")
-
-
-def _match_probabilities(matcher: Matcher | None, scores: NDArray[np.float32]) -> list[list[float | None]]:
-    """For (Q, k) scores, -inf where there is no hit."""
-    if matcher is None:
-        return [[None] * scores.shape[1]] * len(scores)
-    probabilities: list[list[float | None]] = matcher.calibration.probability(np.clip(scores, -1, 1)).tolist()
-    return probabilities
-
-
-def _hit(rank: int, picture: Picture, score: float, probability: float | None) -> Hit:
-    attributes = picture.attributes
-    return Hit(
-        rank, picture.key, picture.path, min(score, 1.0), probability, attributes.product_id, attributes.metadata
-    )
 
 
 def _name_of(image: object) -> str | None:

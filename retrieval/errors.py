@@ -20,6 +20,7 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 │   └── TrainingCollapsed     every picture is embedded at nearly the same place
 ├── RefreshError              an index cannot move to another model; it stays with its own
 ├── DeviceUnavailable         the device asked for is not there
+├── QueryError            a search says nothing to look for
 ├── UnknownKey                no picture of that name is in the index
 └── EngineUnusable            the engine is closed, or was inherited through a fork
 
@@ -106,6 +107,10 @@ class RefreshError(RetrievalError):
 
 class DeviceUnavailable(RetrievalError):
     """The device asked for is not on this machine."""
+
+
+class QueryError(RetrievalError):
+    """A search says nothing to look for."""
 
 
 class UnknownKey(RetrievalError):

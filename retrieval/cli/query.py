@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from retrieval.answer import Refinements
 from retrieval.cli.common import (
     device_option,
     find_index,
@@ -15,21 +16,24 @@ from retrieval.cli.common import (
     picture_limit_options,
     print_json,
 )
+from retrieval.cli.refining import box_of, refinement_options
 from retrieval.engine import SearchEngine
 from retrieval.errors import GalleryError, PictureError
 from retrieval.images import DecodeLimits
+from retrieval.records import Box
 from retrieval.results import SearchResult
 
-NOTHING_ABOVE_MIN_SCORE = 4
+NO_MATCH = 4
 FAILED = 1
 STANDARD_INPUT = "-"
 
 
 @click.command("query")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="[IMAGE...]", nargs=-1)
 @index_option
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Hits a query, at most.")
-@click.option("--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Leave out hits with a lower cosine.")
+@refinement_options
+@click.option("--box", callback=box_of, metavar="X,Y,W,H", help="Search with this part of each IMAGE, in its pixels.")
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
@@ -41,7 +45,8 @@ def command(
     images: tuple[str, ...],
     index_dir: Path | None,
     k: int,
-    min_score: float | None,
+    refined: Refinements,
+    box: Box | None,
     only_paths: bool,
     null_ended: bool,
     sheet: Path | None,
@@ -53,23 +58,33 @@ def command(
 ) -> int:
     r"""Find the indexed pictures that look like each IMAGE: a file, a folder of them, or - for standard input.
 
+    Without IMAGE, --like names indexed pictures to look for the like of.
+
     \b
     Example:
       retrieve query photo.jpg
       retrieve query *.jpg -k 3 --json
+      retrieve query photo.jpg --where "price < 50 and in_stock = true" --group-by product_id
+      retrieve query --like shoes/7.jpg --unlike shoes/9.jpg
       curl -s https://example.org/a.jpg | retrieve query - --paths
 
-    Exit codes: 0 done, 1 failed, 2 usage, 4 every query stayed below --min-score.
+    Exit codes: 0 done, 1 failed, 2 usage, 4 nothing meets --min-score, --min-probability or --where.
     """
+    if not images and not refined["like"]:
+        raise click.UsageError("nothing to look for; name an IMAGE, or with --like the key of an indexed picture")
+    if sheet is not None and not images:
+        raise click.UsageError("--sheet shows hits beside what was searched with; name an IMAGE")
     if (only_paths or null_ended) and as_json:
         raise click.UsageError("--paths and --json exclude each other")
     limits = DecodeLimits(max_megapixels, allow_truncated)
     failed = False
     results: list[SearchResult] = []
     with SearchEngine.open(find_index(index_dir), model=model, device=device, limits=limits) as engine:
+        if not images:
+            results.append(engine.search(k=k, **refined))
         for name in _each_query(images):
             try:
-                results.append(_search(engine, name, k, min_score))
+                results.append(_search(engine, name, k, box, refined))
             except PictureError as error:
                 unnamed = "standard input: " if name == STANDARD_INPUT else ""
                 click.echo(f"retrieve: {unnamed}{on_one_line(str(error))}", err=True)
@@ -82,7 +97,8 @@ def command(
         _write_sheet(results, sheet)
     if failed:
         return FAILED
-    return NOTHING_ABOVE_MIN_SCORE if not any(result.hits for result in results) and min_score is not None else 0
+    is_narrowed = any(refined.get(name) is not None for name in ("min_score", "min_probability", "where"))
+    return NO_MATCH if is_narrowed and not any(result.hits for result in results) else 0
 
 
 def _each_query(names: Sequence[str]) -> Iterator[str]:
@@ -99,11 +115,11 @@ def _each_query(names: Sequence[str]) -> Iterator[str]:
         yield from (record.path for record in records)
 
 
-def _search(engine: SearchEngine, name: str, k: int, min_score: float | None) -> SearchResult:
+def _search(engine: SearchEngine, name: str, k: int, box: Box | None, refined: Refinements) -> SearchResult:
     if name == STANDARD_INPUT:
-        found = engine.search(sys.stdin.buffer.read(), k, min_score=min_score)
+        found = engine.search(sys.stdin.buffer.read(), k, box=box, **refined)
         return SearchResult(STANDARD_INPUT, found.hits, found.generation, found.model)
-    return engine.search(name, k, min_score=min_score)
+    return engine.search(name, k, box=box, **refined)
 
 
 def _print(results: Sequence[SearchResult], only_paths: bool, end: str) -> None:

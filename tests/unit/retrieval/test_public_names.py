@@ -8,7 +8,7 @@ import retrieval
 PUBLIC = {
     *("Box", "DecodeLimits", "Encoder", "Hit", "ImageLike", "IndexInfo", "IndexReport", "ModelInfo", "Progress"),
     *("EvaluationOptions", "EvaluationReport", "MatchResult", "evaluate"),
-    *("SearchEngine", "SearchResult", "Skipped", "describe_model", "open_encoder"),
+    *("Refinements", "SearchEngine", "SearchResult", "Skipped", "describe_model", "open_encoder"),
 }
 
 
