@@ -69,11 +69,11 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
             aside.mkdir(parents=True)
             with closing(Catalog(index_dir)) as catalog:
                 catalog.backup_to(aside / CATALOG_FILE)
-            generation, images, names, queries = _contents(aside / CATALOG_FILE)
+            generation, images, names, optional = _contents(aside / CATALOG_FILE)
             for name in names:
                 _copy_named(index_dir, name, aside)
-            for name in queries:
-                if (index_dir / name).is_file():  # nothing that is answered depends on it
+            for name in optional:
+                if (index_dir / name).is_file():  # no answer depends on it
                     _copy(index_dir / name, aside / name)
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
@@ -87,11 +87,12 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
 
 
 def _contents(catalog_file: Path) -> tuple[int, int, list[str], set[str]]:
-    """The newest generation, its pictures, the names of its files, and those of query pictures that are kept."""
+    """The newest generation, its pictures, the names of its files, and those of files that it can do without."""
     with closing(sqlite3.connect(catalog_file)) as connection:
         generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
         images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
-        names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM segments")]
+        segments = connection.execute("SELECT file FROM segments WHERE merged_into IS NULL")
+        names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in segments]
         names += models_in_use(connection)
         names += [
             row[0]
@@ -99,8 +100,9 @@ def _contents(catalog_file: Path) -> tuple[int, int, list[str], set[str]]:
                 "SELECT DISTINCT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
             )
         ]
-        queries = kept_queries(connection, KEPT_FOLDER).difference(names)
-    return generation, images, names, queries
+        optional = kept_queries(connection, KEPT_FOLDER).difference(names)
+        optional |= {f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM approximations")}
+    return generation, images, names, optional
 
 
 def _copy_named(index_dir: Path, name: str, target: Path) -> None:

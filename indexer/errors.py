@@ -10,6 +10,7 @@ IndexerError              a message of one line: thing, value, limit, remedy
 ├── DiskFull              no space left; what was committed before is safe
 ├── ModelMismatch         vectors of another model than the index was built by
 ├── VectorError           vectors of the wrong shape, not finite or not of unit length
+├── RecipeError           a way to search that does not exist, does not fit or does not find enough
 └── FilterError           a condition that is not understood, or of a field that no picture has
 """
 
@@ -52,6 +53,10 @@ class ModelMismatch(IndexerError):
 
 class VectorError(IndexerError):
     """Vectors of the wrong shape, not finite or not of unit length."""
+
+
+class RecipeError(IndexerError):
+    """A way to search that FAISS does not know, that does not fit into memory, or does not find enough."""
 
 
 class FilterError(IndexerError):

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from indexer import kept, sealing
+from indexer.approximation import check_approximation, read_approximation
 from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
 from indexer.segments import SEGMENTS_FOLDER, SealedFile, Segment, read_raw_rows
 from indexer.spaces import NO_VECTOR, ids_to_fill, newest_generation
+
+_OF_SEGMENT = "segment_id IN (SELECT id FROM segments WHERE id = ? OR merged_into = ?)"  # and what went into it
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
             found.problems.append(f"{len(found.lost)} pictures have no intact vector")
         if beside := sum(space_id != space.id for _, space_id in altered):
             found.problems.append(f"{beside} vectors of models that are not the live one are altered")
+        found.problems += _approximation_problems(connection, index_dir).values()
         found.problems += _kept_problems(connection, index_dir)
     orphans = [*sealing.orphan_segments(catalog, index_dir), *kept.orphans(catalog, index_dir)]
     found.orphans = [path.relative_to(index_dir).as_posix() for path in orphans]
@@ -116,6 +120,8 @@ def salvage(index_dir: Path) -> None:
         connection.executemany(
             "DELETE FROM embeddings WHERE picture_id = ? AND space_id = ?", _altered_in_catalog(connection)
         )
+        for segment_id in _approximation_problems(connection, index_dir):
+            connection.execute("DELETE FROM approximations WHERE segment_id = ?", (segment_id,))
 
 
 def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
@@ -130,7 +136,7 @@ def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
 def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
     rows = connection.execute(
         "SELECT g.id, s.id, s.dim, g.file, g.rows, g.size_bytes, g.sha256, g.frame_checksum FROM segments g"
-        " JOIN spaces s ON s.id = g.space_id ORDER BY g.id"
+        " JOIN spaces s ON s.id = g.space_id WHERE g.merged_into IS NULL ORDER BY g.id"
     )
     return [
         _SegmentRow(segment_id, space_id, dim, SealedFile(*sealed))
@@ -172,8 +178,8 @@ def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment
     intact = {picture_id for picture_id, _ in _intact_rows(connection, index_dir, segment)}
     rows = connection.execute(
         "SELECT p.id FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
-        " WHERE e.segment_id = ? AND p.removed IS NULL",
-        (segment.id,),
+        f" WHERE e.{_OF_SEGMENT} AND p.removed IS NULL",
+        (segment.id, segment.id),
     )
     return [(row[0], segment.space_id) for row in rows if row[0] not in intact]
 
@@ -181,7 +187,7 @@ def _altered_in_segment(connection: sqlite3.Connection, index_dir: Path, segment
 def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> Iterator[tuple[int, bytes]]:
     """Picture id and float16 bytes of each vector of a damaged segment that still has its checksum."""
     rows = connection.execute(
-        "SELECT picture_id, checksum FROM embeddings WHERE segment_id = ? ORDER BY picture_id", (segment.id,)
+        f"SELECT picture_id, checksum FROM embeddings WHERE {_OF_SEGMENT} ORDER BY picture_id", (segment.id, segment.id)
     ).fetchall()
     blobs = read_raw_rows(index_dir, segment.sealed.file, segment.dim)
     for (picture_id, checksum), blob in zip(rows, blobs, strict=False):
@@ -192,11 +198,23 @@ def _intact_rows(connection: sqlite3.Connection, index_dir: Path, segment: _Segm
 def _empty_segment(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> None:
     for picture_id, blob in list(_intact_rows(connection, index_dir, segment)):
         connection.execute(
-            "UPDATE embeddings SET segment_id = NULL, vector = ? WHERE picture_id = ? AND segment_id = ?",
-            (blob, picture_id, segment.id),
+            "UPDATE embeddings SET segment_id = NULL, vector = ? WHERE picture_id = ? AND space_id = ?",
+            (blob, picture_id, segment.space_id),
         )
-    connection.execute("DELETE FROM embeddings WHERE segment_id = ?", (segment.id,))
-    connection.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
+    connection.execute(f"DELETE FROM embeddings WHERE {_OF_SEGMENT}", (segment.id, segment.id))
+    connection.execute("DELETE FROM segments WHERE id = ? OR merged_into = ?", (segment.id, segment.id))
+
+
+def _approximation_problems(connection: sqlite3.Connection, index_dir: Path) -> dict[int, str]:
+    """What is wrong with each damaged approximation, by its segment's id."""
+    found = {}
+    for segment_id, file in connection.execute("SELECT segment_id, file FROM approximations").fetchall():
+        path = index_dir / SEGMENTS_FOLDER / file
+        try:
+            check_approximation(path, read_approximation(connection, segment_id))
+        except IndexDamaged as error:
+            found[segment_id] = str(error).replace(str(path), str(path.relative_to(index_dir)))
+    return found
 
 
 def _kept_problems(connection: sqlite3.Connection, index_dir: Path) -> Iterator[str]:

@@ -65,9 +65,24 @@ CREATE TABLE segments (             -- sealed, immutable files of vectors
     size_bytes INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
     frame_checksum INTEGER NOT NULL,  -- crc32 of what surrounds the vectors, checked at every opening
-    recipe TEXT NOT NULL,           -- a FAISS factory string
-    measured_recall REAL            -- null: exact
+    merged_into INTEGER REFERENCES segments  -- the one that holds its vectors now; its own file is gone. Null: none
 ) STRICT;
+
+CREATE TABLE approximations (       -- a smaller index in front of a segment's vectors; without it searches take longer
+    segment_id INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE,
+    file TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,      -- crc32 of the file
+    recipe TEXT NOT NULL,           -- a FAISS factory string
+    effort INTEGER NOT NULL,        -- lists looked into, or breadth of the walk through a graph
+    pool INTEGER NOT NULL,          -- for each hit, how many are scored again by their vectors
+    measured_recall REAL NOT NULL   -- of the true ten nearest, 0 to 1
+) STRICT;
+
+CREATE TABLE settings (             -- how segments are to be searched: recipe, recall, memory
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE embeddings (           -- where a picture's vector is: in a segment, or here until it is sealed
     picture_id INTEGER NOT NULL REFERENCES pictures,

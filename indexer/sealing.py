@@ -10,9 +10,10 @@ import numpy as np
 
 from indexer.catalog import Catalog
 from indexer.locks import try_seal_lock
-from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER, write_segment
+from indexer.segments import SEGMENTS_FOLDER, write_segment
 from indexer.spaces import Space
 
+OF_A_JOB = "job-"  # begins the name of a file that a job writes
 SEAL_ROWS = 4096  # at 1,280 values 10 MB: a fraction of a second to write, half a millisecond to search
 
 
@@ -55,9 +56,8 @@ def _seal_rows(catalog: Catalog, index_dir: Path, space: Space, rows: list[tuple
     sealed = write_segment(index_dir, f"{uuid.uuid4().hex}.faiss", ids, vectors.reshape(len(rows), space.dim))
     with catalog.write() as connection:
         segment_id = connection.execute(
-            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum, recipe)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (space.id, *astuple(sealed), EXACT_RECIPE),
+            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum) VALUES (?, ?, ?, ?, ?, ?)",
+            (space.id, *astuple(sealed)),
         ).lastrowid
         connection.executemany(
             "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?",
@@ -75,15 +75,23 @@ def _drop_removed(catalog: Catalog, space_id: int) -> None:
 
 
 def orphan_segments(catalog: Catalog, index_dir: Path) -> list[Path]:
-    """Files in the segments' folder that no commit names: what a killed writer left."""
+    """Files in the segments' folder that no commit names: what a killed writer left, or a job has not finished."""
     folder = index_dir / SEGMENTS_FOLDER
     present = set(folder.iterdir()) if folder.is_dir() else set()
     with catalog.read() as connection:
-        named = {folder / row[0] for row in connection.execute("SELECT file FROM segments")}
+        rows = connection.execute(
+            "SELECT file FROM segments WHERE merged_into IS NULL UNION ALL SELECT file FROM approximations"
+        )
+        named = {folder / row[0] for row in rows}
     return sorted(present - named)
 
 
-def remove_orphan_segments(catalog: Catalog, index_dir: Path) -> None:
-    """Remove them; the caller holds the seal lock, under which alone segment files come into being."""
+def remove_orphan_segments(catalog: Catalog, index_dir: Path, *, with_those_of_jobs: bool = False) -> None:
+    """Remove them.
+
+    The caller holds the seal lock, under which alone segment files come into being, but for those of jobs: these take
+    their time, are named so, and are removed by whoever holds the job lock as well.
+    """
     for path in orphan_segments(catalog, index_dir):
-        path.unlink(missing_ok=True)
+        if with_those_of_jobs or not path.name.lstrip(".").startswith(OF_A_JOB):
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
-from indexer.files import write_whole
+from indexer.files import HashingFile, write_whole
 from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, rows_of
 
 SEGMENTS_FOLDER = "segments"
@@ -41,14 +42,41 @@ def write_segment(index_dir: Path, file: str, ids: Ids, vectors: Vectors) -> Sea
     Raises:
         DiskFull, IndexReadOnly
     """
-    index = faiss.index_factory(vectors.shape[1], EXACT_RECIPE, faiss.METRIC_INNER_PRODUCT)
-    index.add_with_ids(vectors, ids)
-    payload: NDArray[np.uint8] = faiss.serialize_index(index)
+    return write_segment_of(index_dir, file, vectors.shape[1], [(ids, vectors)])
+
+
+def write_segment_of(index_dir: Path, file: str, dim: int, blocks: Iterable[tuple[Ids, Vectors]]) -> SealedFile:
+    """The same of vectors that come in blocks, ids ascending throughout; holds all of them in float16.
+
+    Raises:
+        DiskFull, IndexReadOnly
+    """
+    index = faiss.index_factory(dim, EXACT_RECIPE, faiss.METRIC_INNER_PRODUCT)
+    for ids, vectors in blocks:
+        index.add_with_ids(vectors, ids)
     path = index_dir / SEGMENTS_FOLDER / file
     with write_whole(path) as sink:
-        sink.write(payload.data)
+        write_index(index, sink)
         sha256 = sink.finish()
-    return SealedFile(file, len(ids), sink.size_bytes, sha256, _frame_checksum(path, len(ids)))
+    return SealedFile(file, index.ntotal, sink.size_bytes, sha256, _frame_checksum(path, index.ntotal))
+
+
+def write_index(index: Any, sink: HashingFile) -> None:
+    """Write a FAISS index as it is read again, without a copy of it in memory."""
+    failed: list[BaseException] = []
+
+    def write(block: bytes) -> int:
+        if not failed:
+            try:
+                sink.write(block)
+            except BaseException as error:  # it may not pass through C++
+                failed.append(error)
+        return 0
+
+    writer: Any = faiss.PyCallbackIOWriter(write)  # type: ignore[attr-defined]
+    faiss.write_index(index, writer)
+    if failed:
+        raise failed[0]
 
 
 class Segment:
@@ -61,20 +89,31 @@ class Segment:
             IndexDamaged: it is missing or cut short, or differs from what was written elsewhere than in its vectors.
         """
         self.segment_id = segment_id
+        self.sealed = sealed
         self.path = index_dir / SEGMENTS_FOLDER / sealed.file
         self._index = _map(self.path, sealed)
         self.ids: Ids = faiss.vector_to_array(self._index.id_map)
+        self.index: Any = self._index.index  # of the vectors alone, by row
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self._index.d)
 
     def read(self, start: int, stop: int) -> Vectors:
         """The vectors of the rows from `start` to `stop`, whose ids are `ids[start:stop]`."""
-        vectors: Vectors = self._index.index.reconstruct_n(start, stop - start)
+        vectors: Vectors = self.index.reconstruct_n(start, stop - start)
+        return vectors
+
+    def rows(self, rows: NDArray[np.integer[Any]]) -> Vectors:
+        """(N, D) the vectors of N rows."""
+        vectors: Vectors = self.index.reconstruct_batch(rows)
         return vectors
 
     def vectors_of(self, ids: Ids) -> tuple[Mask, Vectors]:
         """(N,) which of N ids are here, and the (M, D) vectors of those."""
         is_here, rows = rows_of(self.ids, ids)
-        vectors: Vectors = self._index.index.reconstruct_batch(rows)
-        return is_here, vectors
+        return is_here, self.rows(rows)
 
     def search(self, queries: Vectors, k: int, selector: Any = None) -> Neighbors:
         """The k nearest vectors of each query, of those that a selector lets through; (Q, k) at most."""

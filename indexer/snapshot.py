@@ -1,33 +1,24 @@
 """What a reader holds: one generation of the index, whole and unchanging, and the way to the next one."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from indexer.approximation import open_approximation, read_approximation
 from indexer.errors import IndexDamaged
-from indexer.segments import SealedFile, Segment, all_but, only, use_threads
+from indexer.open_segment import Allowed, OpenSegment
+from indexer.segments import SealedFile, Segment, use_threads
 from indexer.spaces import LEFT_OUT, Space, newest_generation
 from indexer.tail import Tail
-from indexer.vectors import Ids, Mask, Neighbors, Vectors, merge_topk
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, merge_topk, rows_of
 
+_log = logging.getLogger(__name__)
 _NONE: Ids = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSegment:
-    """A segment, and which of its pictures are removed in this generation (sorted ids)."""
-
-    segment: Segment
-    removed: Ids
-
-    @property
-    def selector(self) -> Any:
-        """Of what is not removed; None where that is all."""
-        return all_but(self.removed) if self.removed.size else None
+_SEGMENTS = "FROM segments WHERE space_id = ? AND merged_into IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +34,7 @@ class Snapshot:
     @property
     def images(self) -> int:
         """The number of pictures in this generation."""
-        sealed = sum(len(one.segment.ids) - one.removed.size for one in self.segments)
-        return sealed + len(self.tail.visible)
+        return sum(one.images for one in self.segments) + len(self.tail.visible)
 
     def blocks(self, rows: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
         """Every picture's vector once, at most `rows` at a time: (N,) ids and their (N, D) vectors."""
@@ -79,7 +69,10 @@ class Snapshot:
         return vectors
 
     def search(self, queries: Vectors, k: int, threads: int | None = None, *, allowed: Mask | None = None) -> Neighbors:
-        """The k nearest pictures of each of the (Q, D) unit queries: exact, over every segment and the tail.
+        """The k nearest pictures of each of the (Q, D) unit queries, of every segment and the tail.
+
+        Scores are exact. Where a segment has an approximation, this finds the share of the nearest that it was tuned
+        to; k are found wherever k exist.
 
         Args:
             threads: what FAISS may use for it; None leaves that to OpenMP.
@@ -88,8 +81,8 @@ class Snapshot:
         if self.segments and threads is not None:
             # FAISS splits work by query. Threads woken for nothing would spin on, on the cores that encode the next one
             use_threads(max(1, min(threads, len(queries))))
-        chosen = None if allowed is None else only(allowed)
-        parts = [one.segment.search(queries, k, chosen or one.selector) for one in self.segments]
+        chosen = None if allowed is None else Allowed(allowed)
+        parts = [one.search(queries, k, chosen) for one in self.segments]
         if len(self.tail.ids):
             parts.append(self.tail.search(queries, k, allowed))
         return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
@@ -124,13 +117,16 @@ def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot
 
 def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int) -> Snapshot:
     opened = _segments_after(current, connection)
-    if generation == current.generation and not opened:
+    approximations = _approximations(current, connection)
+    has_others = any(approximations.get(one.segment.segment_id) != one.approximation_file for one in current.segments)
+    if generation == current.generation and not opened and not has_others:
         return current
     removed = _column(
         connection, "SELECT id FROM pictures WHERE removed > ? AND removed <= ?", (current.generation, generation)
     )
     segments = [_with_removed(one, removed) for one in current.segments]
-    segments += [_freshly_opened(segment, connection) for segment in opened]
+    segments += _freshly_opened(opened, connection)
+    segments = [_with_approximation(one, approximations, connection) for one in segments]
     tail = current.tail.without(removed) if removed.size else current.tail
     if opened:
         sealed = np.concatenate([segment.ids for segment in opened])
@@ -141,8 +137,8 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
 
 
 def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Connection) -> bool:
-    """A repair has taken a segment out: its vectors have moved, and must not be found in both places."""
-    named = set(_column(connection, "SELECT id FROM segments WHERE space_id = ?", (current.space.id,)).tolist())
+    """A repair or a compaction has taken a segment out: its vectors have moved, and must not be found twice."""
+    named = set(_column(connection, f"SELECT id {_SEGMENTS}", (current.space.id,)).tolist())
     return any(one.segment.segment_id not in named for one in current.segments)
 
 
@@ -157,26 +153,44 @@ def _has_been_elsewhere(current: Snapshot, connection: sqlite3.Connection) -> bo
 def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[Segment]:
     newest = max((one.segment.segment_id for one in current.segments), default=0)
     rows = connection.execute(
-        "SELECT id, file, rows, size_bytes, sha256, frame_checksum FROM segments"
-        " WHERE space_id = ? AND id > ? ORDER BY id",
+        f"SELECT id, file, rows, size_bytes, sha256, frame_checksum {_SEGMENTS} AND id > ? ORDER BY id",
         (current.space.id, newest),
     ).fetchall()
     return [Segment(current.index_dir, row[0], SealedFile(*row[1:])) for row in rows]
 
 
-def _freshly_opened(segment: Segment, connection: sqlite3.Connection) -> OpenSegment:
-    removed = _column(
-        connection,
-        "SELECT p.id FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
-        " WHERE e.segment_id = ? AND p.removed IS NOT NULL ORDER BY p.id",
-        (segment.segment_id,),
-    )
-    return OpenSegment(segment, removed)
+def _freshly_opened(segments: list[Segment], connection: sqlite3.Connection) -> list[OpenSegment]:
+    if not segments:
+        return []
+    removed = _column(connection, "SELECT id FROM pictures WHERE removed IS NOT NULL ORDER BY id", ())
+    return [_with_removed(OpenSegment(segment, _NONE), removed) for segment in segments]
 
 
 def _with_removed(one: OpenSegment, removed: Ids) -> OpenSegment:
-    here = np.intersect1d(removed, one.segment.ids) if removed.size else removed
+    here = removed[rows_of(one.segment.ids, removed)[0]]
     return replace(one, removed=np.union1d(one.removed, here)) if here.size else one
+
+
+def _approximations(current: Snapshot, connection: sqlite3.Connection) -> dict[int, str]:
+    """The file of each segment's approximation, by the segment's id."""
+    rows = connection.execute(
+        f"SELECT segment_id, file FROM approximations WHERE segment_id IN (SELECT id {_SEGMENTS})", (current.space.id,)
+    )
+    return dict(rows.fetchall())
+
+
+def _with_approximation(one: OpenSegment, files: dict[int, str], connection: sqlite3.Connection) -> OpenSegment:
+    file = files.get(one.segment.segment_id)
+    if file == one.approximation_file:
+        return one
+    if file is None:
+        return replace(one, approximation=None, approximation_file=None)
+    try:
+        opened = open_approximation(one.segment, read_approximation(connection, one.segment.segment_id))
+    except IndexDamaged as error:
+        _log.warning("%s", error)
+        opened = None
+    return replace(one, approximation=opened, approximation_file=file)
 
 
 def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tuple[Ids, Vectors]:

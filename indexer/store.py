@@ -1,26 +1,31 @@
 """The index directory as one object: append, commit, search, locks, recovery, verify, backup."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import feedback, kept, lookup, sealing, spaces
+from indexer import compaction, feedback, kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.columns import Columns
-from indexer.errors import IndexBusy, IndexReadOnly
+from indexer.compaction import Compaction
+from indexer.errors import IndexBusy, IndexDamaged, IndexReadOnly
 from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
-from indexer.segments import EXACT_RECIPE, SEGMENTS_FOLDER
+from indexer.recipe import AUTO, EXACT, empty_index
+from indexer.segments import SEGMENTS_FOLDER
+from indexer.settings import SearchSettings, read_settings, write_settings
 from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
 from indexer.spaces import Space, Switch
 from indexer.vectors import Mask, Neighbors, Vectors, check_unit_rows
@@ -60,9 +65,7 @@ class IndexStore:
         self._refresh_lock = threading.Lock()
         self._is_disk_checked = False
         try:
-            self._version = self._catalog.version()
-            with self._catalog.read() as connection:
-                self._snapshot = load_snapshot(connection, self.index_dir)
+            self._version, self._snapshot = self._loaded(partial(load_snapshot, index_dir=self.index_dir))
         except BaseException:
             self._catalog.close()
             raise
@@ -106,9 +109,7 @@ class IndexStore:
         with self._refresh_lock:
             version = self._catalog.version()
             if version != self._version:
-                with self._catalog.read() as connection:
-                    self._snapshot = next_snapshot(self._snapshot, connection)
-                self._version = version
+                self._version, self._snapshot = self._loaded(partial(next_snapshot, self._snapshot))
             return self._snapshot.generation
 
     def search(self, queries: Vectors, k: int, *, where: Where | None = None) -> Neighbors:
@@ -313,7 +314,7 @@ class IndexStore:
         with job_lock(self.index_dir, verb):
             with try_seal_lock(self.index_dir) as is_mine:
                 if is_mine:
-                    sealing.remove_orphan_segments(self._catalog, self.index_dir)
+                    sealing.remove_orphan_segments(self._catalog, self.index_dir, with_those_of_jobs=True)
             kept.remove_orphans(self._catalog, self.index_dir)
             self.refresh()
             try:
@@ -414,9 +415,53 @@ class IndexStore:
         with self._catalog.read() as connection:
             return lookup.product_count(connection)
 
-    def recipe(self) -> str:
-        """How the vectors are stored and searched, as a FAISS factory string."""
-        return EXACT_RECIPE
+    def recipe(self) -> tuple[str, float]:
+        """How most pictures are searched: a FAISS factory string or "exact", and the share of the nearest it finds."""
+        largest = max(self._snapshot.segments, key=lambda one: one.images, default=None)
+        if largest is None or largest.approximation is None:
+            return EXACT, 1.0
+        return largest.approximation.recipe, largest.approximation.measured_recall
+
+    def settings(self) -> SearchSettings:
+        """How segments are to be searched: what was asked for last."""
+        with self._catalog.read() as connection:
+            return read_settings(connection)
+
+    def set_settings(self, settings: SearchSettings) -> None:
+        """Ask for another way to search segments; the next compaction sees to it.
+
+        Raises:
+            RecipeError: there is no such recipe for vectors of this length.
+            IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        if settings.recipe not in (AUTO, EXACT):
+            empty_index(settings.recipe, self.space.dim)
+        with self._catalog.write() as connection:
+            write_settings(connection, settings)
+
+    def compact(self, *, only_if_due: bool = False) -> Compaction | None:
+        """Merge the live space's segments into one, as the settings say, without the removed pictures.
+
+        The caller holds the `job`. Searches and commits go on.
+
+        Args:
+            only_if_due: only where searches pay for many small segments or for removed pictures.
+
+        Returns:
+            None where there was nothing to do.
+
+        Raises:
+            RecipeError: the recipe does not suit the vectors, or finds too few of the nearest; nothing has changed.
+            IndexDamaged, IndexReadOnly, IndexBusy, DiskFull: likewise.
+        """
+        self._check_disk()
+        self.refresh()
+        if only_if_due and not compaction.is_due(self._snapshot):
+            return None
+        done = compaction.compact(self._catalog, self.index_dir, self._snapshot, self.settings())
+        self.refresh()
+        return done
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""
@@ -438,6 +483,18 @@ class IndexStore:
     def close(self) -> None:
         """Let go of the files. Searches must have ended."""
         self._catalog.close()
+
+    def _loaded(self, load: Callable[[sqlite3.Connection], Snapshot]) -> tuple[int, Snapshot]:
+        """What there is to search, and the catalog's version just before."""
+        while True:
+            version = self._catalog.version()
+            try:
+                with self._catalog.read() as connection:
+                    return version, load(connection)
+            except IndexDamaged:
+                if version == self._catalog.version():
+                    raise
+                # A job has put other files in the place of those that were about to be opened.
 
     def _check_disk(self) -> None:
         if not self._is_disk_checked:

@@ -426,7 +426,8 @@ class SearchEngine:
             self._store.products(),
             snapshot.generation,
             ModelInfo(space.model_name, space.model_fingerprint, space.dim),
-            self._store.recipe(),
+            *self._store.recipe(),
+            len(snapshot.segments),
             self._store.sizes(),
         )
 

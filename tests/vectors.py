@@ -23,6 +23,13 @@ def unit_rows(count: int, dim: int, seed: int) -> NDArray[np.float32]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def clustered_rows(count: int, dim: int, seed: int, *, clusters: int = 40, spread: float = 0.5) -> NDArray[np.float32]:
+    """(count, dim) unit rows around a number of places, as the pictures of products are."""
+    places = unit_rows(clusters, dim, seed=7)[np.random.default_rng(seed).integers(0, clusters, count)]
+    rows = places + spread * unit_rows(count, dim, seed + 1)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
 def put(key: str, vector: NDArray[np.float32], **changes: Any) -> Put:
     """A picture to commit; only what matters to a test needs to be named."""
     attributes = Attributes(changes.pop("product_id", None), None, changes.pop("metadata", {}))

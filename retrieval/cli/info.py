@@ -31,7 +31,7 @@ def command(index_dir: Path | None, as_json: bool) -> None:
         ("products", info.products),
         ("generation", info.generation),
         ("model", f"{named(info.model)}, {info.model.dim} values"),
-        ("recipe", info.recipe),
+        ("searched", f"{info.recipe}, {info.ann_recall_at_10:.3f} of the ten nearest found, {info.segments} segments"),
         ("on disk", sizes),
     ):
         click.echo(f"{name:<12}{value}")

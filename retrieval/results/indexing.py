@@ -72,7 +72,9 @@ class IndexInfo:
 
     Attributes:
         images, products: numbers in this generation.
-        recipe: how vectors are stored and searched, a FAISS factory string.
+        recipe: how most pictures are searched: "exact", or a FAISS factory string.
+        ann_recall_at_10: the share of the true ten nearest that it finds, measured; 1 for "exact".
+        segments: files of vectors that a search goes through.
         bytes: sizes on disk: catalog, segments, pictures (kept uploads), total.
     """
 
@@ -81,6 +83,8 @@ class IndexInfo:
     generation: int
     model: ModelInfo
     recipe: str
+    ann_recall_at_10: float
+    segments: int
     bytes: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:

@@ -297,5 +297,14 @@ def test_the_shapes_are_the_stable_ones(engine: SearchEngine, gallery: Path) -> 
         *("rank", "key", "path", "score", "match_probability", "product_id", "metadata"),
     ]
     info = engine.info().to_dict()
-    assert list(info) == ["images", "products", "generation", "model", "recipe", "bytes"]
+    assert list(info) == [
+        "images",
+        "products",
+        "generation",
+        "model",
+        "recipe",
+        "ann_recall_at_10",
+        "segments",
+        "bytes",
+    ]
     assert list(info["model"]) == ["name", "fingerprint", "dim"]

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
+import indexer.recipe
 import indexer.sealing
 from indexer.backup import backup
 from indexer.changes import NO_PICTURE, Attributes, Changes, Put
+from indexer.errors import RecipeError
 from indexer.integrity import verify
 from indexer.lookup import Picture
 from indexer.ranking import Wanted, rank
+from indexer.settings import SearchSettings
 from indexer.snapshot import Snapshot
 from indexer.spaces import Space
 from indexer.store import IndexStore
@@ -178,6 +182,12 @@ class StoreMachine(RuleBasedStateMachine):
     def seal(self) -> None:
         indexer.sealing.seal(self.writer._catalog, self.writer.index_dir, self.writer.space)
 
+    @rule(recipe=st.sampled_from(["exact", "SQ8"]))
+    def compact(self, recipe: str) -> None:
+        self.writer.set_settings(SearchSettings(recipe))
+        with self.writer.job("compact"), suppress(RecipeError):  # too few to learn from
+            self.writer.compact()
+
     @rule()
     def run_a_job(self) -> None:
         with self.writer.job("index"):
@@ -220,6 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _seal_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS)
+    monkeypatch.setattr(indexer.recipe, "_POINTS_PER_LIST", 2)
 
 
 StoreMachine.TestCase.settings = settings(settings.get_profile("seeded"), max_examples=60, stateful_step_count=25)

@@ -1,0 +1,96 @@
+"""How is one segment searched in one generation: vector by vector, or by its approximation first?"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from indexer.approximation import RECALL_K, Approximation, Tuning
+from indexer.segments import Segment, all_but, only
+from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, rows_of
+
+_MOST_OF_LISTS = 0.25  # looking into more of them takes as long as comparing all vectors; docs/scaling.md
+_LEAST_OF_GRAPH = 0.3  # a walk through a graph of which fewer nodes are allowed gets lost
+_LEAST_OF_CODES = 0.1  # comparing fewer vectors than this takes no longer than comparing their codes
+
+
+@dataclass(frozen=True)
+class OpenSegment:
+    """A segment, which of its pictures are removed in this generation (sorted ids), and what makes it faster."""
+
+    segment: Segment
+    removed: Ids
+    approximation: Approximation | None = None
+    approximation_file: str | None = None  # of one that could not be opened, too
+
+    @property
+    def images(self) -> int:
+        """The number of pictures that are not removed."""
+        return len(self.segment.ids) - self.removed.size
+
+    def search(self, queries: Vectors, k: int, allowed: "Allowed | None" = None) -> Neighbors:
+        """The k nearest pictures of each of the (Q, D) queries; (Q, k) at most.
+
+        Args:
+            allowed: which pictures of this generation may be found; None: all.
+        """
+        if self.approximation is None:
+            return self._exact(queries, k, allowed)
+        rows, count = self._kept if allowed is None else allowed.rows(self.segment.ids)
+        tuning = _for_fewer(self.approximation, count / len(self.segment.ids), k)
+        if tuning is None:
+            return self._exact(queries, k, allowed)
+        found = self.approximation.search(queries, k, tuning, rows)
+        is_short = found.ids[:, min(k, count) - 1] == NO_ID if count else np.zeros(len(queries), np.bool_)
+        ids = np.where(found.ids == NO_ID, NO_ID, self.segment.ids[found.ids])
+        if is_short.any():  # what it missed exists all the same
+            exact = self._exact(queries[is_short], k, allowed)
+            ids[is_short, : exact.ids.shape[1]] = exact.ids
+            found.scores[is_short, : exact.ids.shape[1]] = exact.scores
+        return Neighbors(ids, found.scores)
+
+    def _exact(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors:
+        selector = allowed.by_id if allowed else all_but(self.removed) if self.removed.size else None
+        return self.segment.search(queries, k, selector)
+
+    @cached_property
+    def _kept(self) -> tuple[Any, int]:
+        """A selector of the rows that are not removed, and how many these are."""
+        if not self.removed.size:
+            return None, len(self.segment.ids)
+        return all_but(rows_of(self.segment.ids, self.removed)[1]), self.images
+
+
+class Allowed:
+    """Which pictures may be found, as FAISS asks for it.
+
+    Args:
+        mask: by picture id.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+
+    @cached_property
+    def by_id(self) -> Any:
+        """A selector of ids."""
+        return only(self.mask)
+
+    def rows(self, ids: Ids) -> tuple[Any, int]:
+        """A selector of the rows of a segment with these ids, and how many are allowed."""
+        of_rows = is_marked(self.mask, ids)
+        return only(of_rows), int(np.count_nonzero(of_rows))
+
+
+def _for_fewer(approximation: Approximation, share: float, k: int) -> Tuning | None:
+    """How to search where a share of the rows may be found, and k of them; None: not by the approximation.
+
+    For each hit, as many allowed rows are looked at as there were when it was tuned.
+    """
+    effort, pool = approximation.tuning
+    needed = math.ceil(effort * max(1.0, k / RECALL_K) / max(share, 1e-9))
+    if approximation.lists is not None:
+        return Tuning(needed, pool) if needed <= max(effort, _MOST_OF_LISTS * approximation.lists) else None
+    return Tuning(needed, pool) if share >= (_LEAST_OF_GRAPH if approximation.is_graph else _LEAST_OF_CODES) else None

@@ -1,0 +1,146 @@
+"""How is a segment of vectors searched: one by one, or first by something smaller? And which suits so many of them?"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+
+from indexer.errors import RecipeError
+
+EXACT = "exact"
+AUTO = "auto"
+DEFAULT_RECALL = 0.95
+_EXACT_VALUES = 12_800_000  # 50,000 vectors of 256 values: below, comparing all takes about a millisecond
+_REDUCED_DIM = 256  # of vectors twice as long and longer; nothing is lost by it, docs/decisions/0028
+_POINTS_PER_LIST = 39  # faiss/Clustering.h: with fewer, k-means warns that its centroids mean little
+_ID_BYTES = 8
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecipe:
+    """How a segment is searched.
+
+    Attributes:
+        factory: a FAISS factory string of the first stage, or `EXACT`: all vectors are compared.
+        reason: for people.
+        memory_bytes: what the first stage is expected to take. The vectors themselves, two bytes a value, are read from
+            the disk where an answer needs them.
+    """
+
+    factory: str
+    reason: str
+    memory_bytes: int
+
+
+def choose_recipe(n: int, dim: int, *, memory_bytes: int | None = None) -> IndexRecipe:
+    """The recipe for n vectors of `dim` values: the fastest whose first stage fits into so much memory.
+
+    What it finds of the true neighbours is not chosen here: a build tunes each recipe to the share that is asked for.
+
+    Args:
+        memory_bytes: None: as much as there is.
+
+    Raises:
+        RecipeError: not even the smallest codes fit.
+
+    Source: the number of lists is that of FAISS's "Guidelines to choose an index"; the rest is measured,
+    docs/decisions/0028.
+    """
+    if n * dim < _EXACT_VALUES:
+        return IndexRecipe(EXACT, f"{n} vectors are compared one by one in a moment", 0)
+    lists, short = _list_count(n), min(dim, _REDUCED_DIM) if dim >= 2 * _REDUCED_DIM else dim
+    reduced = f"PCA{short}," if short < dim else ""
+    least = 0
+    for codes, code_bytes, why in (
+        ("SQ8", short, "a byte a value misses little"),
+        (f"PQ{short // 2}x4fs", short // 4, "a byte a value does not fit into the memory"),
+        (f"PQ{short // 4}x4fs", short // 8, "two bits a value do not fit into the memory"),
+    ):
+        least = n * (code_bytes + _ID_BYTES) + 4 * short * (lists + (dim if reduced else 0))
+        if memory_bytes is None or least <= memory_bytes:
+            return IndexRecipe(f"{reduced}IVF{lists},{codes}", f"{n} vectors in {lists} lists; {why}", least)
+    raise RecipeError(
+        f"memory of {memory_bytes} bytes given, {n} vectors of {dim} values need {least} with the smallest codes; "
+        "give more, or --recipe exact, which needs none and takes its time"
+    )
+
+
+def read_recipe(said: str, n: int, dim: int, *, memory_bytes: int | None = None) -> IndexRecipe:
+    """The recipe that somebody has named: `auto`, `exact` or a FAISS factory string.
+
+    Raises:
+        RecipeError: FAISS does not know it, does not take vectors of this length, or has too few to learn from; or it
+            is of a kind that cannot be tuned or searched under conditions; or nothing fits into the memory.
+    """
+    if said == AUTO:
+        return choose_recipe(n, dim, memory_bytes=memory_bytes)
+    if said == EXACT:
+        return IndexRecipe(EXACT, "asked for", 0)
+    needed = least_to_train(empty_index(said, dim))
+    if n < needed:
+        raise RecipeError(
+            f"recipe {said!r} learns from at least {needed} vectors, {n} are there; write fewer lists, auto or exact"
+        )
+    return IndexRecipe(said, "asked for", 0)
+
+
+def empty_index(factory: str, dim: int) -> Any:
+    """An empty FAISS index of a recipe.
+
+    Raises:
+        RecipeError: as for `read_recipe`, but for what depends on the number of vectors.
+    """
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[-1].split(": ", 1)[-1][:200]
+        raise RecipeError(f"recipe {factory!r} is none that FAISS takes for {dim} values: {why}") from error
+    inner = innermost(index)
+    if not isinstance(inner, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexScalarQuantizer) or lists_of(index) == 0:
+        raise RecipeError(
+            f"recipe {factory!r} is not of a kind that can be used here; write lists (IVF4096,SQ8), a graph "
+            "(HNSW32,SQ8) or short codes (SQ8), with PCA or OPQ in front if you like"
+        )
+    return index
+
+
+def innermost(index: Any) -> Any:
+    """The index behind transformations of the vectors."""
+    index = faiss.downcast_index(index)
+    return innermost(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def lists_of(index: Any) -> int | None:
+    """The number of its lists, or None where it has none."""
+    inner = innermost(index)
+    return int(inner.nlist) if isinstance(inner, faiss.IndexIVF) else None
+
+
+def least_to_train(index: Any) -> int:
+    """The number of vectors below which what an index learns means little."""
+    inner = innermost(index)
+    codes = getattr(inner, "pq", None)
+    return _POINTS_PER_LIST * max(lists_of(index) or 1, 1 if codes is None else int(codes.ksub))
+
+
+def read_memory(said: str) -> int:
+    """A number of bytes as people write it: 4GB, 500 MB.
+
+    Raises:
+        RecipeError: it is not written so.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", said, re.IGNORECASE)
+    if not found:
+        raise RecipeError(f"memory {said!r} is no size; write it as 500MB or 4GB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _list_count(n: int) -> int:
+    """About 4 sqrt(n) lists, a power of two, each with enough vectors to learn from."""
+    lists = 2 ** round(math.log2(4 * math.sqrt(n)))
+    while lists * _POINTS_PER_LIST > n:
+        lists //= 2
+    return int(lists)
