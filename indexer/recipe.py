@@ -15,6 +15,7 @@ DEFAULT_RECALL = 0.95
 _EXACT_VALUES = 12_800_000  # 50,000 vectors of 256 values: below, comparing all takes about a millisecond
 _REDUCED_DIM = 256  # of vectors twice as long and longer; nothing is lost by it, docs/decisions/0028
 _POINTS_PER_LIST = 39  # faiss/Clustering.h: with fewer, k-means warns that its centroids mean little
+_LEAST_TO_LEARN_FROM = 1000
 _ID_BYTES = 8
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -49,7 +50,7 @@ def choose_recipe(n: int, dim: int, *, memory_bytes: int | None = None) -> Index
     Source: the number of lists is that of FAISS's "Guidelines to choose an index"; the rest is measured,
     docs/decisions/0028.
     """
-    if n * dim < _EXACT_VALUES:
+    if n * dim < _EXACT_VALUES or n < _LEAST_TO_LEARN_FROM:
         return IndexRecipe(EXACT, f"{n} vectors are compared one by one in a moment", 0)
     lists, short = _list_count(n), min(dim, _REDUCED_DIM) if dim >= 2 * _REDUCED_DIM else dim
     reduced = f"PCA{short}," if short < dim else ""

@@ -24,8 +24,8 @@ def is_due(connection: sqlite3.Connection, space_id: int) -> bool:
     return count == SEAL_ROWS
 
 
-def seal(catalog: Catalog, index_dir: Path, space: Space) -> None:
-    """Move a space's unsealed vectors into a new segment if they are worth a file: half of `SEAL_ROWS`.
+def seal(catalog: Catalog, index_dir: Path, space: Space, *, least_rows: int | None = None) -> None:
+    """Move a space's unsealed vectors into a new segment if they are as many as `least_rows`, or half of `SEAL_ROWS`.
 
     Vectors of pictures that were removed before they were ever sealed are dropped from the catalog; readers of older
     generations hold them in memory. Altered ones stay where `verify` finds them. Makes no new generation: every
@@ -45,7 +45,7 @@ def seal(catalog: Catalog, index_dir: Path, space: Space) -> None:
                 (space.id,),
             )
             intact = [(picture_id, blob) for picture_id, blob, checksum in rows if zlib.crc32(blob) == checksum]
-        if 2 * len(intact) >= SEAL_ROWS:
+        if len(intact) >= (SEAL_ROWS / 2 if least_rows is None else least_rows):
             _seal_rows(catalog, index_dir, space, intact)
         _drop_removed(catalog, space.id)
 

@@ -1,5 +1,6 @@
 """The index directory as one object: append, commit, search, locks, recovery, verify, backup."""
 
+import logging
 import os
 import sqlite3
 import threading
@@ -17,19 +18,20 @@ from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.columns import Columns
 from indexer.compaction import Compaction
-from indexer.errors import IndexBusy, IndexDamaged, IndexReadOnly
+from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly
 from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
-from indexer.recipe import AUTO, EXACT, empty_index
+from indexer.recipe import EXACT
 from indexer.segments import SEGMENTS_FOLDER
 from indexer.settings import SearchSettings, read_settings, write_settings
 from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
 from indexer.spaces import Space, Switch
 from indexer.vectors import Mask, Neighbors, Vectors, check_unit_rows
 
+_log = logging.getLogger(__name__)
 MOST_REST = 64  # pictures that a switch embeds while writers wait: a second or two
 
 EmbedRest = Callable[[list[lookup.Picture]], Mapping[int, Vectors]]
@@ -427,26 +429,13 @@ class IndexStore:
         with self._catalog.read() as connection:
             return read_settings(connection)
 
-    def set_settings(self, settings: SearchSettings) -> None:
-        """Ask for another way to search segments; the next compaction sees to it.
-
-        Raises:
-            RecipeError: there is no such recipe for vectors of this length.
-            IndexReadOnly, IndexBusy, DiskFull
-        """
-        self._check_disk()
-        if settings.recipe not in (AUTO, EXACT):
-            empty_index(settings.recipe, self.space.dim)
-        with self._catalog.write() as connection:
-            write_settings(connection, settings)
-
-    def compact(self, *, only_if_due: bool = False) -> Compaction | None:
-        """Merge the live space's segments into one, as the settings say, without the removed pictures.
+    def compact(self, settings: SearchSettings | None = None) -> Compaction | None:
+        """Bring all vectors of the live space into one segment, without removed ones, to be searched as settings say.
 
         The caller holds the `job`. Searches and commits go on.
 
         Args:
-            only_if_due: only where searches pay for many small segments or for removed pictures.
+            settings: from now on; None: those that were asked for last.
 
         Returns:
             None where there was nothing to do.
@@ -456,12 +445,30 @@ class IndexStore:
             IndexDamaged, IndexReadOnly, IndexBusy, DiskFull: likewise.
         """
         self._check_disk()
+        sealing.seal(self._catalog, self.index_dir, self.space, least_rows=1)
         self.refresh()
-        if only_if_due and not compaction.is_due(self._snapshot):
-            return None
-        done = compaction.compact(self._catalog, self.index_dir, self._snapshot, self.settings())
+        done = compaction.compact(self._catalog, self.index_dir, self._snapshot, settings or self.settings())
+        if settings is not None:
+            with self._catalog.write() as connection:
+                write_settings(connection, settings)
         self.refresh()
         return done
+
+    def compact_if_due(self, space: Space | None = None) -> None:
+        """Compact a space where its searches pay for many small segments or for removed pictures, at the end of a job.
+
+        What hinders it is logged: the job itself is done.
+
+        Args:
+            space: None: the live one.
+        """
+        snapshot = self.snapshot_of(space or self.space)
+        if compaction.is_due(snapshot):
+            try:
+                compaction.compact(self._catalog, self.index_dir, snapshot, self.settings())
+            except IndexerError as error:
+                _log.warning("segments were not merged: %s", error)
+            self.refresh()
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""

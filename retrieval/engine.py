@@ -12,8 +12,12 @@ import xxhash
 
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
+from indexer.compaction import Compaction
 from indexer.errors import ModelMismatch
 from indexer.place import check_place
+from indexer.recipe import read_memory
+from indexer.segments import use_threads
+from indexer.settings import SearchSettings
 from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
 from retrieval.answer import Refinements, answer
@@ -30,7 +34,7 @@ from retrieval.live import Live, LiveIndex
 from retrieval.records import Box, box_text
 from retrieval.results import IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
-from retrieval.threads import thread_budget
+from retrieval.threads import thread_budget, usable_cores
 
 _KEEP: Final[Any] = object()  # "leave as it is", where None means "none"
 
@@ -175,7 +179,10 @@ class SearchEngine:
             embedder = self._index.follow().model.embedder  # a job keeps the index at one model
             listing = read_gallery(gallery, key_prefix=prefix, exclude=[str(self.index_dir)])
             try:
-                return sync(self._store, embedder, listing, prefix, options, on_progress)
+                report = sync(self._store, embedder, listing, prefix, options, on_progress)
+                use_threads(self._threads or usable_cores())
+                self._store.compact_if_due()
+                return report
             finally:
                 self._index.follow()
 
@@ -430,6 +437,42 @@ class SearchEngine:
             len(snapshot.segments),
             self._store.sizes(),
         )
+
+    def compact(
+        self, *, recipe: str | None = None, recall: float | None = None, memory: int | str | None = None
+    ) -> Compaction | None:
+        """Merge the files of vectors into one, without those of removed pictures; searches and writes go on.
+
+        A sync does so by itself past a share. What is asked for here is kept for it.
+
+        Args:
+            recipe: how the vectors are searched from now on: "auto", as their number demands; "exact", one by one; or a
+                FAISS factory string. None: as before.
+            recall: of the true ten nearest, the share to find at least. None: as before, 0.95 at first.
+            memory: what the first stage of a search may take, in bytes or as "4GB". None: as before, anything at first.
+
+        Returns:
+            What it came to, or None where there was nothing to do.
+
+        Raises:
+            RecipeError: FAISS does not know the recipe, it needs more vectors, finds too few, or does not fit; nothing
+                has changed.
+            IndexBusy: another job runs on this index.
+            IndexReadOnly, DiskFull, IndexDamaged
+        """
+        self._check_usable()
+        before = self._store.settings()
+        settings = SearchSettings(
+            before.recipe if recipe is None else recipe,
+            before.recall if recall is None else recall,
+            before.memory_bytes if memory is None else read_memory(memory) if isinstance(memory, str) else memory,
+        )
+        with self._store.job("compact"):
+            use_threads(self._threads or usable_cores())
+            try:
+                return self._store.compact(settings)
+            finally:
+                self._index.follow()
 
     def refresh(self) -> int:
         """Move to the newest generation that anybody has committed, with its model, and return its number.

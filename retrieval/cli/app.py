@@ -30,6 +30,8 @@ VERBS = {
     "rollback": "Go back to the model that an index had before.",
     "history": "List the models that an index has had.",
     "prune": "Let go of former models.",
+    "compact": "Merge an index's files, without what was removed.",
+    "rebuild": "Search an index by another recipe.",
     "verify": "Check that an index is whole.",
     "backup": "Copy an index while it is in use.",
     "models": "List the models that --model can name.",

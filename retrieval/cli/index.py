@@ -16,6 +16,7 @@ from retrieval.cli.common import (
     print_json,
 )
 from retrieval.cli.progress import ProgressLine
+from retrieval.cli.recipes import recipe_options
 from retrieval.cli.stopping import INTERRUPTED, StopRequest
 from retrieval.engine import SearchEngine
 from retrieval.gallery import read_gallery
@@ -38,6 +39,7 @@ _SHOWN_SKIPS = 20
 @click.option("--allow-removals", is_flag=True, help="Remove what has vanished, even if it is most of the gallery.")
 @click.option("--no-remove", is_flag=True, help="Keep pictures that have vanished from the gallery.")
 @click.option("--key-prefix", metavar="TEXT", help="What this gallery's keys begin with, if it is one of several.")
+@recipe_options
 @picture_limit_options
 @json_option
 @click.pass_context
@@ -52,6 +54,9 @@ def command(
     allow_removals: bool,
     no_remove: bool,
     key_prefix: str | None,
+    recipe: str | None,
+    recall: float | None,
+    memory: str | None,
     max_megapixels: float,
     allow_truncated: bool,
     as_json: bool,
@@ -101,6 +106,8 @@ def command(
                 err=True,
             )
             ctx.exit(INTERRUPTED)
+        if (recipe, recall, memory) != (None, None, None):
+            engine.compact(recipe=recipe, recall=recall, memory=memory)
     _print(report, index_dir, as_json)
     return NEWLY_SKIPPED if report.has_new_skips else 0
 

@@ -100,6 +100,7 @@ def move(
             elif (why := too_many_missing(list(gone.values()), store.snapshot.images, leave_out)) is not None:
                 raise RefreshError(why)
             store.leave_out(space, done.skipped)
+            store.compact_if_due(space)
             generation = store.make_live(space, note, lambda pictures: _embed(model.embedder, pictures))
     seconds = time.perf_counter() - started_s
     keys = [skip.key for skip in gone.values()]

@@ -184,9 +184,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(recipe=st.sampled_from(["exact", "SQ8"]))
     def compact(self, recipe: str) -> None:
-        self.writer.set_settings(SearchSettings(recipe))
         with self.writer.job("compact"), suppress(RecipeError):  # too few to learn from
-            self.writer.compact()
+            self.writer.compact(SearchSettings(recipe))
 
     @rule()
     def run_a_job(self) -> None:

@@ -51,10 +51,8 @@ def add(store: IndexStore, start: int, end: int) -> None:
 
 
 def compact(store: IndexStore, settings: SearchSettings | None = None) -> indexer.compaction.Compaction | None:
-    if settings is not None:
-        store.set_settings(settings)
     with store.job("compact"):
-        return store.compact()
+        return store.compact(settings)
 
 
 def everything(but: Collection[int] = ()) -> Content:
@@ -226,18 +224,17 @@ def test_a_recipe_that_finds_too_few_changes_nothing(store: IndexStore, monkeypa
     assert_whole(store)
 
 
-def test_a_recipe_is_checked_when_it_is_asked_for(store: IndexStore) -> None:
-    with pytest.raises(RecipeError, match="nonsense"):
-        store.set_settings(SearchSettings("nonsense"))
-    assert store.settings() == SearchSettings()
-
-
-def test_settings_are_kept(store: IndexStore) -> None:
-    asked = SearchSettings("IVF16,SQ8", 0.97, 123)
-    store.set_settings(asked)
+def test_settings_are_kept_where_they_could_be_met(store: IndexStore) -> None:
+    assert store.settings() == SearchSettings("auto", 0.95, None)
+    asked = SearchSettings("IVF16,SQ8", 0.9, 10**9)
+    compact(store, asked)
     assert IndexStore(store.index_dir).settings() == asked
-    store.set_settings(SearchSettings())
-    assert IndexStore(store.index_dir).settings() == SearchSettings("auto", 0.95, None)
+    for wrong in (SearchSettings("nonsense"), SearchSettings("IVF4096,SQ8")):
+        with pytest.raises(RecipeError, match=wrong.recipe):
+            compact(store, wrong)
+    assert store.settings() == asked
+    compact(store, SearchSettings())
+    assert IndexStore(store.index_dir).settings() == SearchSettings()
 
 
 def test_the_recipe_follows_the_number_of_pictures(store: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +247,10 @@ def test_the_recipe_follows_the_number_of_pictures(store: IndexStore, monkeypatc
 
 def test_a_compaction_is_due_where_many_pictures_are_outside_or_gone(store: IndexStore) -> None:
     def due() -> bool:
-        with store.job("compact"):
-            return store.compact(only_if_due=True) is not None
+        before = store.snapshot.segments
+        with store.job("index"):
+            store.compact_if_due()
+        return store.snapshot.segments != before
 
     assert due()
     assert not due()
@@ -260,6 +259,30 @@ def test_a_compaction_is_due_where_many_pictures_are_outside_or_gone(store: Inde
     store.commit(Changes(removes={f"k{i}": -1 for i in range(300, 400)}))
     assert due()
     assert not due()
+
+
+def test_what_hinders_a_compaction_at_the_end_of_a_job_is_logged(
+    store: IndexStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    flip(store.snapshot.segments[3].segment.path)
+    with store.job("index"):
+        store.compact_if_due()
+    assert "segments were not merged: segment " in caplog.text
+    assert len(store.snapshot.segments) == 10
+
+
+def test_a_space_that_is_not_live_is_compacted_before_it_is(store: IndexStore) -> None:
+    space = store.open_space(model_name="g", model_fingerprint="g", dim=DIM)
+    pictures = store.pictures_without_vector(space)
+    for start in range(0, 2000, SEAL_ROWS):
+        store.fill(space, {one.id: -ROWS[int(one.key[1:])] for one in pictures[start : start + SEAL_ROWS]})
+    assert len(store.snapshot_of(space).segments) == 10
+    store.compact_if_due(space)
+    assert len(store.snapshot_of(space).segments) == 1
+    assert len(store.snapshot.segments) == 10
+    store.make_live(space, "refresh", lambda rest: {})
+    assert_holds(store, {key: -row for key, row in everything().items()})
+    assert_whole(store)
 
 
 # What goes wrong
@@ -348,7 +371,7 @@ def test_a_full_disk_leaves_everything_as_it_was(store: IndexStore) -> None:
             print(error)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
-    assert "what was committed before is safe" in done.stdout, done.stderr
+    assert "committed before is safe" in done.stdout, done.stderr
     assert segment_files(store) == files
     assert_holds(store, everything())
 
@@ -368,9 +391,8 @@ KILLED = """
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(indexer.compaction, {place!r}, die)
     store = IndexStore({index!r})
-    store.set_settings(SearchSettings("IVF16,SQ8", 0.9))
     with store.job("compact"):
-        store.compact()
+        store.compact(SearchSettings("IVF16,SQ8", 0.9))
 """
 
 
@@ -383,9 +405,8 @@ def test_a_compaction_may_be_killed_anywhere(store: IndexStore, place: str) -> N
     assert verify(store.index_dir).problems == []
     reader = IndexStore(store.index_dir)
     assert_holds(reader, left)
-    add(store, 0, 1)  # a commit beside what was left
-    assert (compact(store) is None) == (place == "_unlink")
-    assert_holds(store, left | {"k0": ROWS[0]})
+    assert (compact(store, LISTS) is None) == (place == "_unlink")
+    assert_holds(store, left)
     assert_whole(store)
 
 
