@@ -91,7 +91,8 @@ def answer(
             f"model {snapshot.space.model_name} is not calibrated, so no probability is known; set a minimum score "
             "instead, or train a model with `retrieve train`"
         )
-    ids_of = store.ids_of(snapshot, {*exclude, *like, *unlike})
+    named = {*exclude, *like, *unlike}
+    ids_of = store.ids_of(snapshot, named) if named else {}
     liked, unliked = (_vectors_of(store, snapshot, ids_of, keys) for keys in (like, unlike))
     vectors = steered(vectors, liked, unliked)
     wanted = Wanted(

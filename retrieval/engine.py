@@ -8,11 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
+import numpy as np
 import xxhash
 
 from indexer.backup import Backup, backup
 from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.compaction import Compaction
+from indexer.duplicates import find_duplicates
 from indexer.errors import ModelMismatch
 from indexer.place import check_place
 from indexer.recipe import read_memory
@@ -32,7 +34,7 @@ from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
 from retrieval.live import Live, LiveIndex
 from retrieval.records import Box, box_text
-from retrieval.results import IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
+from retrieval.results import Duplicate, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.threads import thread_budget, usable_cores
 
@@ -371,6 +373,28 @@ class SearchEngine:
             check_model(self.index_dir, space, "another model", model_fingerprint)
         checked = check_unit_rows(vectors, space.dim)
         return self._answer(live, checked, [None] * len(checked), k, refined)
+
+    def duplicates(self, score: float = 0.98) -> list[list[Duplicate]]:
+        """Groups of indexed pictures that are nearly the same, each by ascending key.
+
+        Args:
+            score: two pictures are, if their cosine reaches this, or if others between them join them.
+        """
+        self._check_usable()
+        snapshot = self._index.now.snapshot
+        found = find_duplicates(snapshot, score, self._search_threads)
+        pictures = self._store.pictures(snapshot, [id_ for group in found for id_ in group])
+        groups = []
+        for group in found:
+            ids = sorted(group, key=lambda id_: pictures[id_].key)
+            scores = snapshot.vectors_of(np.array(ids)) @ snapshot.vectors_of(np.array(ids[:1]))[0]
+            groups.append(
+                [
+                    Duplicate(pictures[id_].key, pictures[id_].path, min(1.0, float(one)))
+                    for id_, one in zip(ids, scores, strict=True)
+                ]
+            )
+        return sorted(groups, key=lambda group: group[0].key)
 
     def record_feedback(
         self, query: ImageLike, key: str, relevant: bool, *, source: str | None = None, box: Box | None = None

@@ -35,7 +35,7 @@ LAYERS = {
     "indexer": (
         "store",
         "integrity backup compaction",
-        "sealing ranking columns",
+        "sealing ranking duplicates columns",
         "snapshot kept lookup place",
         "open_segment building",
         "approximation",

@@ -13,7 +13,7 @@ from retrieval.results.evaluation import (
 from retrieval.results.feedback import Contradiction, FeedbackReport, FeedbackUse
 from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
 from retrieval.results.moving import MoveReport, RefreshReport, Reign
-from retrieval.results.searching import Hit, MatchResult, SearchResult
+from retrieval.results.searching import Duplicate, Hit, MatchResult, SearchResult
 from retrieval.results.training import TrainingReport
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ClassScore",
     "Comparison",
     "Contradiction",
+    "Duplicate",
     "EvaluationReport",
     "Failure",
     "FeedbackReport",

@@ -68,6 +68,25 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """One of several pictures that are nearly the same.
+
+    Attributes:
+        key: the caller's name for it.
+        path: of its file, absolute, or None where there is none.
+        score: cosine to the first of the group, at most 1; of the first itself 1.
+    """
+
+    key: str
+    path: Path | None
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {"key": self.key, "path": None if self.path is None else str(self.path), "score": self.score}
+
+
+@dataclass(frozen=True, slots=True)
 class MatchResult:
     """What two pictures have in common.
 
