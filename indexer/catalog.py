@@ -107,6 +107,24 @@ class Catalog:
             finally:
                 self._reader.execute("ROLLBACK")
 
+    @contextmanager
+    def read_apart(self) -> Iterator[sqlite3.Connection]:
+        """The same on a connection of its own: for what takes seconds, while others read.
+
+        Raises:
+            IndexReadOnly: as for `read`.
+        """
+        with self._read_lock, translated_sqlite_errors(self.path):
+            if self._is_frozen:
+                self._follow_replaced_file()
+            connection = _connect(self.path, frozen=self._is_frozen)
+        try:
+            with translated_sqlite_errors(self.path):
+                connection.execute("BEGIN")
+                yield connection
+        finally:
+            connection.close()
+
     def version(self) -> int:
         """A number that changes whenever another connection has committed; costs microseconds."""
         with self._read_lock, translated_sqlite_errors(self.path):

@@ -53,6 +53,7 @@ class Column:
     def __init__(self) -> None:
         self._rows = {kind: Growing(np.int32) for kind in _TYPES}
         self._values = {str: Growing(np.int32), float: Growing(np.float64), bool: Growing(np.bool_)}
+        self._is_of_every_row = dict.fromkeys(_TYPES, True)  # so far: each has exactly one value of that type
         self._code_of: dict[str, int] = {}  # texts are kept as numbers, in the order of their first appearance
         self._incomparable = Growing(np.int32)  # rows with an object or an empty list
 
@@ -74,6 +75,8 @@ class Column:
             if not comparable:
                 incomparable.append(row)
         for kind in _TYPES:
+            here = range(len(self._rows[kind].array), len(self._rows[kind].array) + len(rows[kind]))
+            self._is_of_every_row[kind] &= rows[kind] == list(here)
             self._rows[kind].append(rows[kind])
             self._values[kind].append(found[kind])
         self._incomparable.append(incomparable)
@@ -101,23 +104,35 @@ class Column:
         """(count,) whether each row has one of the values."""
         mask = np.zeros(count, np.bool_)
         for kind in _TYPES:
-            wanted: list[Any] = [value for value in values if type(value) is kind]
-            if kind is str:
-                wanted = [self._code_of[text] for text in wanted if text in self._code_of]
+            wanted = [value for value in values if type(value) is kind]
+            if not wanted:
+                continue
             there = self._values[kind].array
-            # One value is compared many times faster than looked up in a list.
-            is_met = there == wanted[0] if len(wanted) == 1 else np.isin(there, wanted)
-            mask[self._rows[kind].array[is_met]] = True
+            if kind is str:
+                codes = [self._code_of[text] for text in wanted if text in self._code_of]
+                is_met = self._of_codes(np.isin(np.arange(len(self._code_of)), codes))
+            else:  # one value is compared many times faster than looked up in a list
+                is_met = there == wanted[0] if len(wanted) == 1 else np.isin(there, wanted)
+            mask |= self._by_row(count, kind, is_met)
         return mask
 
     def compared(self, count: int, sign: str, value: Value) -> Mask:
         """(count,) whether each row has a value that is <, <=, > or >= this text (by its characters) or number."""
-        compare, kind = _COMPARISONS[sign], type(value)
+        compare = _COMPARISONS[sign]
         if isinstance(value, str):
-            of_code = np.fromiter((compare(text, value) for text in self._code_of), np.bool_, len(self._code_of))
-            is_met = of_code[self._values[str].array]
-        else:
-            is_met = compare(self._values[kind].array, value)
+            texts = (compare(text, value) for text in self._code_of)
+            return self._by_row(count, str, self._of_codes(np.fromiter(texts, np.bool_, len(self._code_of))))
+        return self._by_row(count, float, compare(self._values[float].array, value))
+
+    def _of_codes(self, is_met: Mask) -> Mask:
+        """What a mask of the different texts says of the text of each value."""
+        met: Mask = is_met[self._values[str].array]
+        return met
+
+    def _by_row(self, count: int, kind: type, is_met: Mask) -> Mask:
+        """(count,) whether one of a row's values of a type is met, where it is known of (M,) values."""
+        if self._is_of_every_row[kind] and len(is_met) == count:
+            return is_met
         mask = np.zeros(count, np.bool_)
         mask[self._rows[kind].array[is_met]] = True
         return mask
@@ -127,8 +142,9 @@ class Column:
         groups = np.full(count, -1, np.int64)
         taken = 0
         for kind in _TYPES:
-            rows, values = self._rows[kind].array, self._values[kind].array
-            distinct, numbers = np.unique(values, return_inverse=True)
+            rows, numbers = self._rows[kind].array, self._values[kind].array
+            if kind is float:  # of texts and flags, the values are such numbers
+                numbers = np.unique(numbers, return_inverse=True)[1]
             groups[rows[::-1]] = numbers[::-1] + taken  # backwards: of a list, the first value stays
-            taken += len(distinct)
+            taken += int(numbers.max(initial=-1)) + 1
         return groups

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from indexer.column import Column, Growing
 from indexer.errors import FilterError
 from indexer.filters import Compare, Condition, Every, Missing, Not, OneOf, Some, Value
 from indexer.spaces import newest_generation
-from indexer.vectors import Mask
+from indexer.vectors import Ids, Mask
 
 BUILT_IN = ("key", "product_id", "label")  # metadata of these names cannot be asked for
 _STILL = np.iinfo(np.int64).max  # the end of a row that holds
@@ -74,7 +74,7 @@ class Columns:
         return table
 
     def _read(self, generation: int, fields: set[str]) -> "_Table":
-        with self._catalog.read() as connection:
+        with self._catalog.read_apart() as connection:
             self._table = _Table(connection, generation, fields)
         return self._table
 
@@ -91,7 +91,8 @@ class _Table:
         self._ids, self._since, self._until = Growing(np.int64), Growing(np.int64), Growing(np.int64)
         self._row_of = Growing(np.int32)  # by picture id, the one of its rows that holds still
         self._ended = 0
-        self._masks: OrderedDict[tuple[Condition, int], Mask] = OrderedDict()
+        self._rows_of: tuple[int, NDArray[np.intp], Ids] | None = None  # of the generation that was asked for last
+        self._answers: OrderedDict[tuple[Condition | str, int], NDArray[Any]] = OrderedDict()
         rows = connection.execute(f"{_ROWS} WHERE a.until IS NULL OR a.until > ?", (first_generation,))
         while several := rows.fetchmany(_ROWS_AT_ONCE):
             self._append(several)
@@ -134,27 +135,36 @@ class _Table:
 
     def meeting(self, condition: Condition, generation: int) -> Mask:
         """See `Columns.meeting`."""
-        wanted = (condition, generation)
-        if wanted not in self._masks:
-            rows = np.flatnonzero(self._holds(condition) & self._is_of(generation))
-            mask = np.zeros(len(self._row_of.array), np.bool_)
-            mask[self._ids.array[rows]] = True
-            mask.setflags(write=False)
-            self._masks[wanted] = mask
-            if len(self._masks) > _MOST_KEPT:
-                self._masks.popitem(last=False)
-        self._masks.move_to_end(wanted)
-        return self._masks[wanted]
+        return self._kept((condition, generation), lambda: self._by_id(self._holds(condition), False, generation))
 
     def groups(self, field: str, generation: int) -> NDArray[np.int64]:
         """See `Columns.groups`."""
-        rows = np.flatnonzero(self._is_of(generation))
-        by_id = np.full(len(self._row_of.array), -1, np.int64)
-        by_id[self._ids.array[rows]] = self._column(field, 0).groups(len(self._ids.array))[rows]
+        column, count = self._column(field, 0), len(self._ids.array)
+        return self._kept((field, generation), lambda: self._by_id(column.groups(count), -1, generation))
+
+    def _kept(self, wanted: tuple[Condition | str, int], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What was asked for lately, or else is made."""
+        if wanted not in self._answers:
+            self._answers[wanted] = make()
+            self._answers[wanted].setflags(write=False)
+            if len(self._answers) > _MOST_KEPT:
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(wanted)
+        return self._answers[wanted]
+
+    def _by_id(self, of_rows: NDArray[Any], without: object, generation: int) -> NDArray[Any]:
+        """By picture id, what (rows,) values say of a generation's pictures."""
+        rows, ids = self._of(generation)
+        by_id = np.full(len(self._row_of.array), without, of_rows.dtype)
+        by_id[ids] = of_rows[rows]
         return by_id
 
-    def _is_of(self, generation: int) -> Mask:
-        return (self._since.array <= generation) & (generation < self._until.array)
+    def _of(self, generation: int) -> tuple[NDArray[np.intp], Ids]:
+        """The rows of a generation, one a picture, and the pictures' ids."""
+        if self._rows_of is None or self._rows_of[0] != generation:
+            rows = np.flatnonzero((self._since.array <= generation) & (generation < self._until.array))
+            self._rows_of = generation, rows, self._ids.array[rows]
+        return self._rows_of[1:]
 
     def _holds(self, condition: Condition) -> Mask:
         """(rows,) of which rows a condition is true."""

@@ -94,8 +94,11 @@ def rows_of(held: Ids, ids: Ids) -> tuple[Mask, NDArray[np.intp]]:
 
 
 def is_marked(mask: Mask, ids: Ids) -> Mask:
-    """(N,) of a mask by picture id, what it says of (N,) ids; false of those beyond its end."""
-    return np.append(mask, False)[np.minimum(ids, len(mask))]
+    """(N,) of a mask by picture id, what it says of (N,) ascending ids; false of those beyond its end."""
+    inside = np.searchsorted(ids, len(mask))
+    marked = np.zeros(len(ids), np.bool_)
+    marked[:inside] = mask[ids[:inside]]
+    return marked
 
 
 def rank_scores(ids: Ids, scores: Vectors, k: int) -> Neighbors:
