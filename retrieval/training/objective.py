@@ -135,7 +135,16 @@ class ProxyObjective(nn.Module):
 
 
 class TripletObjective(nn.Module):
-    """Triplets of the batch, chosen by a miner, and the same anchors and positives with all mined and rejected ones."""
+    """Triplets of the batch, chosen by a miner, and the same anchors and positives with mined and rejected negatives.
+
+    The latter do not move with the batch, so neither may the positives beside them: these are taken as they were when
+    the network last saw them. Else all pictures could run away together from where the catalogue was, and nothing would
+    be learned by it. Of the mined negatives those farther than the positive count: with nearer ones, shrinking all
+    distances is the cheapest way out.
+
+    Source: semi-hard negatives as in Schroff et al. 2015, "FaceNet"; both sides from the memory as in Wang et al. 2020,
+    "Cross-Batch Memory for Embedding Learning".
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -152,9 +161,9 @@ class TripletObjective(nn.Module):
         loss = self._reduced(self._losses(to_positive, to_negative))
         if mined is not None:
             anchors, positives = _positive_pairs(labels)
-            of_positive = distances[anchors, positives]
+            of_positive = distance_between(embeddings[anchors], mined.embeddings[rows[positives]], config.distance)
             beyond = _to_mined(embeddings, rows, mined, config.distance)[anchors]
-            beyond = beyond.masked_fill(~_is_trusted(beyond, of_positive, config.relative_margin), math.inf)
+            beyond = beyond.masked_fill(beyond.detach() <= of_positive.detach()[:, None], math.inf)
             for others in (beyond, _to_rejected(embeddings, rows, mined, config.distance)[anchors]):
                 kept = others.isfinite()
                 loss = loss + self._reduced(self._losses(of_positive[:, None].expand_as(others)[kept], others[kept]))

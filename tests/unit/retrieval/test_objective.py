@@ -176,16 +176,15 @@ def test_mined_negatives_cost_what_a_slow_loop_says(loss: str, distance: Distanc
     embeddings = unit_rows(seed=3)
     negatives = torch.randint(-1, 20, (len(LABELS), 6), generator=torch.Generator().manual_seed(5))
     catalogue = mined_from(unit_rows(20, seed=9).detach(), negatives)
-    distances = slow_distances(embeddings, distance)
     rows, stored = embeddings.double().tolist(), catalogue.embeddings.double().tolist()
     gaps, left_out = [], 0
     for anchor, positive in product(range(len(LABELS)), repeat=2):
         if anchor == positive or LABELS[anchor] != LABELS[positive]:
             continue
         for negative in negatives[anchor].tolist():
-            to_positive = distances[anchor][positive]
+            to_positive = slow_distance(rows[anchor], stored[positive], distance)
             to_negative = slow_distance(rows[anchor], stored[negative], distance)
-            if negative >= 0 and to_negative >= 0.6 * to_positive:
+            if negative >= 0 and to_negative > to_positive:
                 gaps.append((to_positive, to_negative))
             else:
                 left_out += negative >= 0
@@ -197,30 +196,35 @@ def test_mined_negatives_cost_what_a_slow_loop_says(loss: str, distance: Distanc
     assert mined.item() == pytest.approx(slow_mean(gaps, config), rel=1e-3)
 
 
-def test_a_negative_much_closer_than_the_positive_is_taken_for_mislabelled() -> None:
-    # The positive is 60 degrees away, a distance of 1; with a relative margin of 0.4, negatives count from 0.6 on: the
-    # one at 30 degrees (0.518) does not, the one at -40 (0.684) does, and costs 1 - 0.684 + 0.3.
+def test_mined_triplets_lie_in_the_catalogue_and_those_with_a_nearer_negative_are_left_out() -> None:
+    # Only the first picture has mined negatives. Its positive is at 60 degrees in the batch and at 50 in the catalogue,
+    # 0.845 away. The negative at -40 (0.684) does not count; the one at -55 (0.923) does, and costs the rest up to 0.3.
     embeddings, labels = on_a_circle(0, 60, 180), torch.tensor([0, 0, 1])
-    stored = on_a_circle(30, -40)
+    catalogue = on_a_circle(10, 50, 180, -40, -55)
     alone = cost_of(TRIPLETS, embeddings, labels).loss
 
     def mined(*negatives: int) -> float:
         rows = torch.tensor([list(negatives), [-1] * len(negatives), [-1] * len(negatives)])
-        return (cost_of(TRIPLETS, embeddings, labels, mined_from(stored, rows)).loss - alone).item()
+        return (cost_of(TRIPLETS, embeddings, labels, mined_from(catalogue, rows)).loss - alone).item()
 
-    assert mined(0) == 0.0
-    assert mined(1) == pytest.approx(1 - 2 * math.sin(math.radians(20)) + 0.3, abs=1e-5)
-    assert mined(0, 1) == pytest.approx(mined(1), abs=1e-6)
+    def chord(degrees: float) -> float:
+        return 2 * math.sin(math.radians(degrees / 2))
+
+    assert mined(3) == 0.0
+    assert mined(4) == pytest.approx(chord(50) - chord(55) + 0.3, abs=1e-5)
+    assert mined(3, 4) == pytest.approx(mined(4), abs=1e-6)
 
 
-def test_a_batch_looks_up_the_negatives_of_its_own_pictures() -> None:
-    # The batch's pictures are 2, 0 and 1 of the training set; only the negative of number 2 exists.
+def test_a_batch_looks_up_the_negatives_and_positives_of_its_own_pictures() -> None:
+    # The batch's pictures are 2, 0 and 1 of the training set; only the negative of number 2 exists, and its positive in
+    # the batch is number 0.
     embeddings, labels = on_a_circle(0, 60, 180), torch.tensor([0, 0, 1])
-    catalogue = mined_from(on_a_circle(-40), torch.tensor([[-1], [-1], [0]]))
+    catalogue = mined_from(on_a_circle(60, 180, 0, -70), torch.tensor([[-1], [-1], [3]]))
     objective = open_objective(TRIPLETS, 2, 2)
     there = objective(embeddings, labels, torch.tensor([2, 0, 1]), catalogue).loss
     elsewhere = objective(embeddings, labels, torch.tensor([0, 1, 1]), catalogue).loss
-    assert there.item() > elsewhere.item()
+    gap = 2 * math.sin(math.radians(30)) - 2 * math.sin(math.radians(35))
+    assert (there - elsewhere).item() == pytest.approx(gap + 0.3, abs=1e-5)
 
 
 def test_the_gradient_of_mined_negatives_reaches_the_batch_alone() -> None:
@@ -230,6 +234,9 @@ def test_the_gradient_of_mined_negatives_reaches_the_batch_alone() -> None:
     (both,) = torch.autograd.grad(cost_of(TRIPLETS, embeddings, catalogue=catalogue).loss, embeddings)
     assert (alone != both).any()
     assert both.isfinite().all()
+    of_one = catalogue_of(20, [[1, 2, 3], *[[-1, -1, -1]] * (len(LABELS) - 1)])
+    (one,) = torch.autograd.grad(cost_of(TRIPLETS, embeddings, catalogue=of_one).loss, embeddings)
+    assert (alone != one).any(dim=1).nonzero().flatten().tolist() == [0]  # not its positives either
     assert not catalogue.embeddings.requires_grad
 
 
@@ -271,7 +278,7 @@ def test_a_batch_that_has_learned_everything_costs_nothing_and_backward_still_wo
 @pytest.mark.parametrize("loss", ["triplet", "soft_triplet", "contrastive", "pair"])
 def test_pictures_at_one_point_have_a_gradient_that_is_a_number(loss: str) -> None:
     embeddings = on_a_circle(0, 0, 0, 0).requires_grad_()
-    catalogue = mined_from(on_a_circle(0, 0), torch.tensor([[0, 1]] * 4))
+    catalogue = mined_from(on_a_circle(0, 0, 0, 0), torch.tensor([[0, 1]] * 4))
     cost_of(with_settings(loss=loss), embeddings, torch.tensor([0, 0, 1, 1]), catalogue).loss.backward()  # type: ignore[no-untyped-call]
     assert embeddings.grad is not None
     assert embeddings.grad.isfinite().all()
