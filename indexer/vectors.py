@@ -73,6 +73,8 @@ def merge_topk(parts: Sequence[Neighbors], k: int) -> Neighbors:
         parts: at least one; each (Q, any number of columns).
         k: columns of the result.
     """
+    if len(parts) == 1 and parts[0].ids.shape[1] == k and (parts[0].scores[:, 1:] < parts[0].scores[:, :-1]).all():
+        return parts[0]  # in order already, and no two are equal
     ids = np.concatenate([part.ids for part in parts], axis=1)
     scores = np.concatenate([part.scores for part in parts], axis=1)
     order = np.lexsort((ids, -scores), axis=1)[:, :k]  # by score, then by id
