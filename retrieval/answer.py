@@ -11,12 +11,14 @@ from indexer.lookup import Picture
 from indexer.ranking import Wanted, rank
 from indexer.snapshot import Snapshot
 from indexer.store import IndexStore
-from indexer.vectors import NO_ID, Vectors
+from indexer.vectors import NO_ID, Neighbors, Vectors
 from retrieval.calibration import Matcher
 from retrieval.errors import ModelError, QueryError, UnknownKey
 from retrieval.live import Live
+from retrieval.rerank import expand_queries, k_reciprocal_order
 from retrieval.results import Hit, SearchResult
 
+RERANKED = 100
 _LEAST_LENGTH = 1e-3  # of a sum of unit vectors; float16 rounding alone makes less
 UNLIKE_WEIGHT = 0.5  # of a picture that hits should not look like, against one that they should
 
@@ -36,6 +38,9 @@ class Refinements(TypedDict, total=False):
         like: keys of pictures that hits should look like as well; they are not among the hits.
         unlike: keys of pictures that hits should not look like; likewise.
         dedup: leave out a hit whose cosine to a better one is at least this.
+        expand: search again with the query moved towards so many of its nearest pictures.
+        rerank: order the first `RERANKED` hits by how much their neighbourhoods have in common with the query's; scores
+            stay what they are.
     """
 
     where: Where | None
@@ -47,6 +52,8 @@ class Refinements(TypedDict, total=False):
     like: Sequence[str]
     unlike: Sequence[str]
     dedup: float | None
+    expand: int
+    rerank: bool
 
 
 def answer(
@@ -66,6 +73,8 @@ def answer(
     like: Sequence[str] = (),
     unlike: Sequence[str] = (),
     dedup: float | None = None,
+    expand: int = 0,
+    rerank: bool = False,
 ) -> list[SearchResult]:
     """Find what looks like the (Q, D) unit vectors of queries, in the generation of `live`.
 
@@ -84,46 +93,38 @@ def answer(
         UnknownKey: the index does not hold a key of `like` or `unlike`.
         ModelError: a probability is asked for, and the model is not calibrated.
     """
-    _check_numbers(k, offset, dedup)
+    _check_numbers(k, offset, dedup, expand)
     snapshot, matcher = live.snapshot, live.model.matcher
-    if min_probability is not None and matcher is None:
-        raise ModelError(
-            f"model {snapshot.space.model_name} is not calibrated, so no probability is known; set a minimum score "
-            "instead, or train a model with `retrieve train`"
-        )
     named = {*exclude, *like, *unlike}
     ids_of = store.ids_of(snapshot, named) if named else {}
     liked, unliked = (_vectors_of(store, snapshot, ids_of, keys) for keys in (like, unlike))
     vectors = steered(vectors, liked, unliked)
+    if expand:
+        near = rank(snapshot, vectors, Wanted(expand), threads)
+        vectors = expand_queries(vectors, np.stack([snapshot.vectors_of(ids) for ids in near.ids]), near.scores)
+    end = offset + k
     wanted = Wanted(
-        k,
-        offset,
-        -np.inf if min_score is None else min_score,
+        max(end, RERANKED) if rerank else k,
+        0 if rerank else offset,
+        _lowest_score(snapshot, matcher, min_score, min_probability),
         None if where is None else store.meeting(snapshot, where),
         frozenset(ids_of.values()),
         None if group_by is None else store.groups(snapshot, group_by),
         dedup,
     )
     found = rank(snapshot, vectors, wanted, threads)
-    probabilities = _match_probabilities(matcher, found.scores)
-    lowest = -np.inf if min_probability is None else min_probability
-    pictures = store.pictures(snapshot, np.unique(found.ids[found.ids != NO_ID]).tolist())
-    results = []
-    for name, *columns in zip(names, found.ids.tolist(), found.scores.tolist(), probabilities, strict=True):
-        hits = [
-            _hit(rank_, pictures[id_], score, probability)
-            for rank_, (id_, score, probability) in enumerate(zip(*columns, strict=True), offset + 1)
-            if id_ != NO_ID and (probability is None or probability >= lowest)
-        ]
-        results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
-    return results
+    if rerank:
+        found = _reranked(snapshot, vectors, found, offset, end)
+    return _results(store, snapshot, matcher, found, names, offset)
 
 
-def _check_numbers(k: int, offset: int, dedup: float | None) -> None:
+def _check_numbers(k: int, offset: int, dedup: float | None, expand: int) -> None:
     if k < 1:
         raise ValueError(f"k is {k}, at least 1 is needed")
     if offset < 0:
         raise ValueError(f"offset is {offset}, at least 0 is needed")
+    if expand < 0:
+        raise ValueError(f"expand is {expand}, at least 0 is needed")
     if dedup is not None and not 0 < dedup <= 1:
         raise ValueError(f"dedup is {dedup}, a cosine above 0 and at most 1 is needed")
 
@@ -156,6 +157,53 @@ def steered(vectors: Vectors | None, like: Vectors, unlike: Vectors) -> Vectors:
         raise QueryError("what is to be alike and what is not cancel out; leave out what is in both")
     steered: Vectors = (wanted / length).astype(np.float32)
     return steered
+
+
+def _lowest_score(
+    snapshot: Snapshot, matcher: Matcher | None, min_score: float | None, min_probability: float | None
+) -> float:
+    """The score that a hit must reach."""
+    lowest = -np.inf if min_score is None else min_score
+    if min_probability is None:
+        return lowest
+    if matcher is None:
+        raise ModelError(
+            f"model {snapshot.space.model_name} is not calibrated, so no probability is known; set a minimum score "
+            "instead, or train a model with `retrieve train`"
+        )
+    return max(lowest, matcher.calibration.least_score(min_probability))
+
+
+def _reranked(snapshot: Snapshot, vectors: Vectors, found: Neighbors, offset: int, end: int) -> Neighbors:
+    """The hits from rank `offset` to `end` of each query, where the first `RERANKED` have changed places."""
+    places = np.tile(np.arange(found.ids.shape[1]), (len(vectors), 1))
+    for row, query in enumerate(vectors):
+        first = int(np.count_nonzero(found.ids[row, :RERANKED] != NO_ID))
+        places[row, :first] = k_reciprocal_order(query, snapshot.vectors_of(found.ids[row, :first]))
+    ids = np.take_along_axis(found.ids, places, axis=1)[:, offset:end]
+    return Neighbors(ids, np.take_along_axis(found.scores, places, axis=1)[:, offset:end])
+
+
+def _results(
+    store: IndexStore,
+    snapshot: Snapshot,
+    matcher: Matcher | None,
+    found: Neighbors,
+    names: Sequence[str | None],
+    offset: int,
+) -> list[SearchResult]:
+    """What was found, with what the index says of it."""
+    probabilities = _match_probabilities(matcher, found.scores)
+    pictures = store.pictures(snapshot, np.unique(found.ids[found.ids != NO_ID]).tolist())
+    results = []
+    for name, *columns in zip(names, found.ids.tolist(), found.scores.tolist(), probabilities, strict=True):
+        hits = [
+            _hit(rank_, pictures[id_], score, probability)
+            for rank_, (id_, score, probability) in enumerate(zip(*columns, strict=True), offset + 1)
+            if id_ != NO_ID
+        ]
+        results.append(SearchResult(name, hits, snapshot.generation, snapshot.space.model_fingerprint))
+    return results
 
 
 def _match_probabilities(matcher: Matcher | None, scores: NDArray[np.float32]) -> list[list[float | None]]:

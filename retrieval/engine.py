@@ -326,7 +326,7 @@ class SearchEngine:
             k: hits at most, at least 1. So many are found wherever so many exist.
             box: the part of each picture to search with.
             refined: `Refinements`: `where`, `group_by`, `offset`, `min_score`, `min_probability`, `exclude`, `like`,
-                `unlike`, `dedup`, in any combination.
+                `unlike`, `dedup`, `expand`, `rerank`, in any combination.
 
         Returns:
             One result for one picture, a list of them for several.

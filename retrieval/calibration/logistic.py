@@ -47,6 +47,14 @@ class Calibration:
         """The probability of a match, in [0, 1], for cosines of any shape; it never falls as the cosine rises."""
         return sigmoid(self.log_odds(scores))
 
+    def least_score(self, probability: float) -> float:
+        """The cosine from which a match is at least so probable: -inf where it always is, inf where it never is."""
+        with np.errstate(divide="ignore"):
+            log_odds = float(np.log(probability) - np.log1p(-probability))
+        if self.is_informative:
+            return (log_odds - self.offset) / self.slope
+        return -math.inf if self.offset >= log_odds else math.inf
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

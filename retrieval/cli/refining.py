@@ -37,6 +37,10 @@ _OPTIONS = {
         metavar="S",
         help="Leave out a hit whose cosine to a better one is at least this, such as 0.98.",
     ),
+    "expand": click.option(
+        "--expand", default=0, type=click.IntRange(0), metavar="N", help="Search again, moved towards the N nearest."
+    ),
+    "rerank": click.option("--rerank", is_flag=True, help="Order the first 100 by whom they are near to themselves."),
 }
 
 

@@ -204,3 +204,18 @@ def test_what_is_wrong_reaches_a_python_caller_as_our_error(model: Path, index: 
             engine.match(*two(gallery))
         with pytest.raises(PictureError, match="no such file"):
             engine.match(two(gallery)[0], gallery / "nothing.png")
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+def test_hits_below_a_probability_are_left_out(index: Path, gallery: Path, rerank: bool) -> None:
+    with SearchEngine.open(index) as engine:
+        every = engine.search(gallery / "apple/noto.png", k=12).hits
+        bar = every[3].match_probability
+        assert bar is not None
+        found = engine.search(gallery / "apple/noto.png", k=12, min_probability=bar - 1e-9, rerank=rerank).hits
+        assert {hit.key for hit in found} == {hit.key for hit in every[:4]}
+        assert [hit.rank for hit in found] == [1, 2, 3, 4]
+        assert engine.search(gallery / "apple/noto.png", k=12, min_probability=0, rerank=rerank).hits[3:]
+        assert engine.search(gallery / "car/noto.png", min_probability=1.0, rerank=rerank).hits == []
+    asked = retrieve("query", gallery / "apple/noto.png", "--min-probability", "1", "--index", index)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (4, "", "")

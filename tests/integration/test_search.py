@@ -127,6 +127,29 @@ def test_a_part_of_a_picture_can_be_searched_with(shop: SearchEngine, gallery: P
     assert keys(shop.search(np.asarray(both), k=1, box=Box(128, 0, 128, 128))) == [CAR]
 
 
+def test_a_query_can_be_moved_towards_what_it_finds(shop: SearchEngine, gallery: Path) -> None:
+    photo, *near = shop.embed([gallery / CAR, *(hit.path for hit in shop.search(gallery / CAR, k=2).hits if hit.path)])
+    weights = [float(photo @ one) ** 3 for one in near]
+    moved = photo + sum(weight * one for weight, one in zip(weights, near, strict=True))
+    expected = shop.search_vectors((moved / np.linalg.norm(moved))[None], k=12)[0]
+    found = shop.search(gallery / CAR, k=12, expand=2)
+    assert keys(found) == keys(expected)
+    assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in expected.hits], abs=2e-3)
+    assert len(shop.search(gallery / CAR, k=3, expand=500).hits) == 3
+
+
+def test_reranking_changes_places_and_nothing_else(shop: SearchEngine, gallery: Path) -> None:
+    plain = shop.search(gallery / "banana/fluent.webp", k=12).hits
+    found = shop.search(gallery / "banana/fluent.webp", k=12, rerank=True).hits
+    assert [hit.rank for hit in found] == list(range(1, 13))
+    assert {hit.key: hit.score for hit in found} == {hit.key: hit.score for hit in plain}
+    assert [hit.key for hit in found] != [hit.key for hit in plain]
+    pages = [shop.search(gallery / "banana/fluent.webp", k=5, offset=at, rerank=True).hits for at in (0, 5, 10, 15)]
+    assert [hit for page in pages for hit in page] == found
+    few = shop.search(gallery / "banana/fluent.webp", k=12, rerank=True, group_by="product_id", where="price < 9").hits
+    assert len({hit.product_id for hit in few}) == len(few) == 4
+
+
 def test_a_search_for_nothing_is_refused(shop: SearchEngine) -> None:
     with pytest.raises(QueryError, match="nothing to look for"):
         shop.search()
@@ -145,7 +168,10 @@ def test_a_probability_of_a_model_that_knows_none_is_refused(shop: SearchEngine,
         shop.search(gallery / APPLE, min_probability=0.5)
 
 
-@pytest.mark.parametrize(("name", "value"), [("k", 0), ("k", -3), ("offset", -1), ("dedup", 0), ("dedup", 1.5)])
+OUT_OF_RANGE = [("k", 0), ("k", -3), ("offset", -1), ("dedup", 0), ("dedup", 1.5), ("expand", -1)]
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
 def test_numbers_out_of_range_are_refused(shop: SearchEngine, gallery: Path, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         shop.search(gallery / APPLE, **{name: value})  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """From a score to a probability: the logistic fit, by hand, against scipy, and what must hold for any scores."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -109,3 +111,17 @@ def test_pairs_that_cannot_be_fitted_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         fit_calibration(scores, is_match, prior=prior)
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.5, 0.97])
+def test_the_least_score_is_where_the_probability_is_reached(probability: float) -> None:
+    fitted = fit_calibration(*overlapping())
+    least = fitted.least_score(probability)
+    assert fitted.probability(least) == pytest.approx(probability, abs=1e-9)
+    assert fitted.least_score(0.0) == -math.inf
+    assert fitted.least_score(1.0) == math.inf
+
+
+def test_where_scores_say_nothing_either_all_are_probable_enough_or_none() -> None:
+    flat = Calibration(0.0, math.log(0.3 / 0.7), 0.3, 10, 0.3)
+    assert (flat.least_score(0.29), flat.least_score(0.31)) == (-math.inf, math.inf)
