@@ -127,6 +127,8 @@ def run(engine: SearchEngine, data: Path) -> None:
     print(f"new price of {SOUGHT}: generation {generation}")
     print("the customer's photo looks like:")
     show(engine.search(photo, k=3))
+    print("and for less than 10.00, one picture a product:")
+    show(engine.search(photo, k=3, where={"price_cents": {"<": 1000}}, group_by="product_id"))
 
     with running_storefront(engine.index_dir) as worker:
         print(f"storefront finds {ask(worker, photo)}")

@@ -22,6 +22,8 @@ from retrieval.threads import usable_cores
 ImageLike = str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[np.uint8]
 """A picture: path, file contents, PIL image, or (H, W, 3) uint8 RGB array."""
 
+_CROP_SIDE = 0.8  # of a picture's own
+_CROPS = ((0.0, 0.0), (0.2, 0.0), (0.0, 0.2), (0.2, 0.2), (0.1, 0.1))  # left and top: the corners and the middle
 _AT_ONCE = 64  # pictures decoded before they are encoded: bounds the memory of a large batch
 
 
@@ -67,6 +69,18 @@ class Embedder:
                 pixels = pool.map(lambda image: self._pixels(image, box), images[start : start + _AT_ONCE])
                 parts.append(encoder.encode(np.stack(list(pixels))))
         return np.concatenate(parts)
+
+    def embed_crops(self, images: Sequence[ImageLike]) -> Vectors:
+        """(N, D) float32 unit means of the embeddings of each picture and of five parts of it.
+
+        Raises:
+            PictureError: one of them cannot be used; names it where it has a name.
+        """
+        total = self.embed(images)
+        for left, top in _CROPS:
+            total = total + self.embed(images, Box(left, top, _CROP_SIDE, _CROP_SIDE, is_relative=True))
+        mean: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
+        return mean
 
     def close(self) -> None:
         """Let go of the encoder."""

@@ -298,7 +298,13 @@ class SearchEngine:
 
     @overload
     def search(
-        self, images: ImageLike | None = None, k: int = 10, *, box: Box | None = None, **refined: Unpack[Refinements]
+        self,
+        images: ImageLike | None = None,
+        k: int = 10,
+        *,
+        box: Box | None = None,
+        crops: bool = False,
+        **refined: Unpack[Refinements],
     ) -> SearchResult: ...
 
     @overload
@@ -308,6 +314,7 @@ class SearchEngine:
         k: int = 10,
         *,
         box: Box | None = None,
+        crops: bool = False,
         **refined: Unpack[Refinements],
     ) -> list[SearchResult]: ...
 
@@ -317,6 +324,7 @@ class SearchEngine:
         k: int = 10,
         *,
         box: Box | None = None,
+        crops: bool = False,
         **refined: Unpack[Refinements],
     ) -> SearchResult | list[SearchResult]:
         """Find the pictures that look most like one picture, or like each of several.
@@ -325,6 +333,7 @@ class SearchEngine:
             images: one picture, or a list or tuple of them; None where `like` says what is looked for.
             k: hits at most, at least 1. So many are found wherever so many exist.
             box: the part of each picture to search with.
+            crops: look at several parts of each picture, besides all of it; not together with a box.
             refined: `Refinements`: `where`, `group_by`, `offset`, `min_score`, `min_probability`, `exclude`, `like`,
                 `unlike`, `dedup`, `expand`, `rerank`, in any combination.
 
@@ -347,7 +356,10 @@ class SearchEngine:
         if images is None:
             return self._answer(live, None, [None], k, refined)[0]
         several = list(images) if isinstance(images, list | tuple) else [images]
-        vectors = live.model.embedder.embed(several, box)
+        if crops and box is not None:
+            raise ValueError("crops and box exclude each other")
+        embedder = live.model.embedder
+        vectors = embedder.embed_crops(several) if crops else embedder.embed(several, box)
         results = self._answer(live, vectors, [_name_of(image) for image in several], k, refined)
         return results if isinstance(images, list | tuple) else results[0]
 

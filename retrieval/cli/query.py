@@ -1,7 +1,8 @@
 """`retrieve query`: which indexed pictures look like these?"""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,6 +34,7 @@ STANDARD_INPUT = "-"
 @index_option
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Hits a query, at most.")
 @refinement_options
+@click.option("--crops", is_flag=True, help="Look at several parts of each IMAGE, besides all of it.")
 @click.option("--box", callback=box_of, metavar="X,Y,W,H", help="Search with this part of each IMAGE, in its pixels.")
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
@@ -47,6 +49,7 @@ def command(
     k: int,
     refined: Refinements,
     box: Box | None,
+    crops: bool,
     only_paths: bool,
     null_ended: bool,
     sheet: Path | None,
@@ -76,6 +79,8 @@ def command(
         raise click.UsageError("--sheet shows hits beside what was searched with; name an IMAGE")
     if (only_paths or null_ended) and as_json:
         raise click.UsageError("--paths and --json exclude each other")
+    if crops and box is not None:
+        raise click.UsageError("--crops and --box exclude each other")
     limits = DecodeLimits(max_megapixels, allow_truncated)
     failed = False
     results: list[SearchResult] = []
@@ -84,7 +89,7 @@ def command(
             results.append(engine.search(k=k, **refined))
         for name in _each_query(images):
             try:
-                results.append(_search(engine, name, k, box, refined))
+                results.append(_search(partial(engine.search, k=k, box=box, crops=crops, **refined), name))
             except PictureError as error:
                 unnamed = "standard input: " if name == STANDARD_INPUT else ""
                 click.echo(f"retrieve: {unnamed}{on_one_line(str(error))}", err=True)
@@ -115,11 +120,11 @@ def _each_query(names: Sequence[str]) -> Iterator[str]:
         yield from (record.path for record in records)
 
 
-def _search(engine: SearchEngine, name: str, k: int, box: Box | None, refined: Refinements) -> SearchResult:
+def _search(search: Callable[[str | bytes], SearchResult], name: str) -> SearchResult:
     if name == STANDARD_INPUT:
-        found = engine.search(sys.stdin.buffer.read(), k, box=box, **refined)
+        found = search(sys.stdin.buffer.read())
         return SearchResult(STANDARD_INPUT, found.hits, found.generation, found.model)
-    return engine.search(name, k, box=box, **refined)
+    return search(name)
 
 
 def _print(results: Sequence[SearchResult], only_paths: bool, end: str) -> None:

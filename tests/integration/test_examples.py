@@ -46,6 +46,14 @@ def test_the_backend_finds_a_product_by_a_photo_it_has_never_seen_and_shows_the_
     assert best.endswith("  Butterfly, 1.99")
 
 
+def test_the_backend_asks_for_less_than_a_price(backend: list[str]) -> None:
+    start = backend.index("and for less than 10.00, one picture a product:")
+    prices = [float(line.rsplit(", ", 1)[1]) for line in backend[start + 1 : start + 4]]
+    assert len(prices) == 3
+    assert max(prices) < 10
+    assert backend[start + 1].endswith("  Butterfly, 1.99")
+
+
 def test_another_process_keeps_its_generation_until_it_refreshes(backend: list[str]) -> None:
     start = backend.index("storefront finds butterfly, generation 51")
     assert backend[start + 1 : start + 4] == [

@@ -150,6 +150,21 @@ def test_reranking_changes_places_and_nothing_else(shop: SearchEngine, gallery: 
     assert len({hit.product_id for hit in few}) == len(few) == 4
 
 
+def test_several_parts_of_a_picture_are_looked_at(shop: SearchEngine, gallery: Path) -> None:
+    embed = shop._index.now.model.embedder.embed
+    corners_and_middle = [(0, 0), (0.2, 0), (0, 0.2), (0.2, 0.2), (0.1, 0.1)]
+    boxes = [Box(left, top, 0.8, 0.8, is_relative=True) for left, top in corners_and_middle]
+    views = [embed([gallery / CAR], box)[0] for box in (None, *boxes)]
+    mean = np.mean(views, axis=0)
+    expected = shop.search_vectors((mean / np.linalg.norm(mean))[None], k=5)[0]
+    assert keys(shop.search(gallery / CAR, k=5, crops=True)) == keys(expected)
+    with pytest.raises(ValueError, match="crops and box exclude each other"):
+        shop.search(gallery / CAR, crops=True, box=Box(0, 0, 10, 10))
+    asked = retrieve("query", gallery / CAR, "--crops", "-k", "5", "--paths", "--index", shop.index_dir)
+    assert asked.stdout.splitlines() == [str(hit.path) for hit in expected.hits]
+    assert retrieve("query", gallery / CAR, "--crops", "--box", "0,0,9,9", "--index", shop.index_dir).returncode == 2
+
+
 def test_a_search_for_nothing_is_refused(shop: SearchEngine) -> None:
     with pytest.raises(QueryError, match="nothing to look for"):
         shop.search()
