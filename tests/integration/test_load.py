@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from churn import Churn, run
 from history import observe
+from indexer.integrity import verify
 from retrieval.engine import SearchEngine
 from upserts import upsert_steadily
 
@@ -23,6 +25,15 @@ def test_every_answer_belongs_to_one_generation(tmp_path: Path, demo_gallery: Pa
     assert (seen.errors, seen.wrong) == ([], [])
     assert seen.answers > 10 * seconds
     assert seen.generations_seen > 2 * seconds
+
+
+@pytest.mark.parametrize(("seconds", "base"), [(4, 2000), pytest.param(120, 100_000, marks=FULL)])
+def test_thousands_of_rows_come_and_go_under_readers(tmp_path: Path, seconds: float, base: int) -> None:
+    seen = run(tmp_path, Churn(base), seconds, readers=2 if seconds < 10 else 4, recipe="IVF16,SQ8")
+    assert (seen.errors, seen.wrong) == ([], [])
+    assert seen.answers > 20 * seconds
+    assert seen.generations > 3 * seconds
+    assert verify(tmp_path / "index").problems == []
 
 
 @pytest.mark.parametrize(("seconds", "backups"), [(5, 2), pytest.param(300, 20, marks=FULL)])

@@ -1,0 +1,192 @@
+"""An index whose rows come and go by the thousand, while others search it: is each answer of one generation, and whole?
+
+Generation g of the index holds, by construction, exactly the rows that `Churn.rows` says, so that every answer can be
+checked against the generation that it says it is of.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.changes import Changes, Put
+from indexer.settings import SearchSettings
+from indexer.store import IndexStore
+from retrieval.threads import usable_cores
+
+DIM = 256
+_K = 10
+_REFRESH_EVERY_S = 0.1
+_WRITER_NICENESS = 10
+
+
+@dataclass(frozen=True)
+class Churn:
+    """How rows come and go.
+
+    Attributes:
+        base: rows at the start, in generation 1.
+        adds, removes: rows of each later generation, the removed ones from the oldest on.
+        commits_per_s: generations a second.
+    """
+
+    base: int
+    adds: int = 100
+    removes: int = 10
+    commits_per_s: int = 10
+
+    def rows(self, generation: int) -> tuple[int, int]:
+        """The first row that generation holds, and the first beyond its last."""
+        return self.removes * (generation - 1), self.base + self.adds * (generation - 1)
+
+
+@dataclass
+class Seen:
+    """What readers saw.
+
+    Attributes:
+        answers, undisturbed: searches beside the writer, and before it began, each over as many seconds.
+        generations: that the writer made.
+        wrong: answers that are not of their generation, half of one, or of one that was old at a refresh.
+        errors: of readers and the writer.
+    """
+
+    answers: int = 0
+    undisturbed: int = 0
+    generations: int = 0
+    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def throughput(self) -> float:
+        """Of the undisturbed, the share that is left beside the writer."""
+        return self.answers / max(self.undisturbed, 1)
+
+
+def vectors_of(rows: range) -> NDArray[np.float32]:
+    """(N, 256) unit rows, the same of the same numbers; each near 50 others."""
+    places = np.random.default_rng(0).standard_normal((2000, DIM)).astype(np.float32)
+    moved = [places[row % 2000] + 0.7 * np.random.default_rng(row + 1).standard_normal(DIM) for row in rows]
+    made = np.array(moved, np.float32).reshape(len(rows), DIM)
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+
+
+def run(folder: Path, churn: Churn, seconds: float, readers: int = 4, recipe: str = "auto") -> Seen:
+    """Let readers search for so long without, and for so long with a writer and, half-way, a compaction beside them."""
+    index_dir = folder / "index"
+    with closing(IndexStore.create(index_dir, model_name="made up", model_fingerprint="0", dim=DIM)) as store:
+        store.commit(Changes(puts=list(_puts(range(churn.base)))))
+        with store.job("compact"):
+            store.compact(SearchSettings(recipe, 0.9))
+    context = multiprocessing.get_context("spawn")
+    done, ready = context.Event(), context.Barrier(readers + 1)
+    newest = context.Value("q", 1)
+    reports = context.Queue()
+    children = [
+        context.Process(target=_read, args=(index_dir, churn, turn, newest, ready, done, reports))
+        for turn in range(readers)
+    ]
+    for child in children:
+        child.start()
+    ready.wait()
+    began = time.monotonic()
+    time.sleep(seconds)
+    writer = context.Process(target=_write, args=(index_dir, churn, seconds, newest, reports))
+    disturbed = time.monotonic()
+    writer.start()
+    time.sleep(seconds / 2)
+    try:
+        with closing(IndexStore(index_dir)) as store, store.job("compact"):
+            store.compact()
+        compaction_error = []
+    except Exception as error:  # an edge: whatever it is, it is reported
+        compaction_error = [f"compaction: {type(error).__name__}: {error}"]
+    writer.join()
+    ended = time.monotonic()
+    done.set()
+    seen = Seen(errors=compaction_error)
+    for _ in range(readers + 1):
+        kind, *report = reports.get()
+        if kind == "writer":
+            seen.generations, errors = report
+            seen.errors += errors
+            continue
+        times, wrong, errors = report
+        answered = np.array(times)
+        rate = np.count_nonzero((answered >= began) & (answered < disturbed)) / (disturbed - began)
+        seen.undisturbed += round(rate * seconds)
+        rate = np.count_nonzero((answered >= disturbed) & (answered < ended)) / (ended - disturbed)
+        seen.answers += round(rate * seconds)
+        seen.wrong += wrong
+        seen.errors += errors
+    for child in children:
+        child.join()
+    return seen
+
+
+def _puts(rows: range) -> Iterator[Put]:
+    for row, vector in zip(rows, vectors_of(rows), strict=True):
+        yield Put(f"{row}", vector, content_hash="", size_bytes=0, mtime_ns=0, scanned_ns=0, path="")
+
+
+def _write(index_dir: Path, churn: Churn, seconds: float, newest: "Synchronized[int]", reports: Any) -> None:
+    os.nice(_WRITER_NICENESS)
+    errors = []
+    generation = 1
+    try:
+        with closing(IndexStore(index_dir)) as store:
+            start = time.monotonic()
+            while time.monotonic() - start < seconds:
+                before, after = churn.rows(generation), churn.rows(generation + 1)
+                puts = list(_puts(range(before[1], after[1])))
+                removes = {f"{row}": -1 for row in range(before[0], after[0])}
+                generation = store.commit(Changes(puts=puts, removes=removes)).generation
+                newest.value = generation
+                time.sleep(max(0.0, start + (generation - 1) / churn.commits_per_s - time.monotonic()))
+    except Exception as error:  # an edge: whatever it is, it is reported
+        errors.append(f"writer: {type(error).__name__}: {error}")
+    reports.put(("writer", generation - 1, errors))
+
+
+def _read(
+    index_dir: Path, churn: Churn, turn: int, newest: "Synchronized[int]", ready: Any, done: Event, reports: Any
+) -> None:
+    times: list[float] = []
+    wrong: list[str] = []
+    errors: list[str] = []
+    random = np.random.default_rng(turn)
+    queries = vectors_of(range(10**6 + 200 * turn, 10**6 + 200 * (turn + 1)))
+    try:
+        with closing(IndexStore(index_dir)) as store:
+            ready.wait()
+            refreshed = time.monotonic()
+            while not done.is_set():
+                snapshot = store.snapshot
+                query = queries[random.integers(len(queries))]
+                found = snapshot.search(query[np.newaxis], _K, max(1, usable_cores() // 2))
+                keys = [int(one.key) for one in store.pictures(snapshot, found.ids[0].tolist()).values()]
+                first, beyond = churn.rows(snapshot.generation)
+                if (
+                    snapshot.images != beyond - first
+                    or len(keys) != _K
+                    or not all(first <= key < beyond for key in keys)
+                ):
+                    wrong.append(f"generation {snapshot.generation}: {snapshot.images} rows, hits {keys}")
+                times.append(time.monotonic())
+                if times[-1] - refreshed > _REFRESH_EVERY_S:
+                    known = newest.value
+                    if store.refresh() < known:
+                        wrong.append(f"refreshed to {store.snapshot.generation}, {known} was committed")
+                    refreshed = time.monotonic()
+    except Exception as error:  # an edge: whatever it is, it is reported
+        errors.append(f"reader {turn}: {type(error).__name__}: {error}")
+    reports.put(("reader", times, wrong, errors))
