@@ -13,6 +13,7 @@ from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, row
 
 _MOST_OF_LISTS = 0.25  # looking into more of them takes as long as comparing all vectors; docs/scaling.md
 _LEAST_OF_GRAPH = 0.3  # a walk through a graph of which fewer nodes are allowed gets lost
+_MOST_POOLED = 0.1  # of the rows; scoring more of them again takes as long as comparing all
 _LEAST_OF_CODES = 0.1  # comparing fewer vectors than this takes no longer than comparing their codes
 
 
@@ -40,7 +41,7 @@ class OpenSegment:
             return self._exact(queries, k, allowed)
         rows, count = self._kept if allowed is None else allowed.rows(self.segment.ids)
         tuning = _for_fewer(self.approximation, count / len(self.segment.ids), k)
-        if tuning is None:
+        if tuning is None or k * tuning.pool > _MOST_POOLED * len(self.segment.ids):
             return self._exact(queries, k, allowed)
         found = self.approximation.search(queries, k, tuning, rows)
         is_short = found.ids[:, min(k, count) - 1] == NO_ID if count else np.zeros(len(queries), np.bool_)

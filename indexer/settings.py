@@ -4,7 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from indexer.errors import RecipeError
-from indexer.recipe import AUTO, DEFAULT_RECALL
+from indexer.recipe import AUTO, DEFAULT_RECALL, EXACT, empty_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,16 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise RecipeError(f"recall is {self.recall}; it must be above 0 and at most 1, such as {DEFAULT_RECALL}")
+
+
+def check_recipe(said: str, dim: int) -> None:
+    """Refuse a recipe that vectors of this length can never be searched by, however many there are.
+
+    Raises:
+        RecipeError
+    """
+    if said not in (AUTO, EXACT):
+        empty_index(said, dim)
 
 
 def read_settings(connection: sqlite3.Connection) -> SearchSettings:

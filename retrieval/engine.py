@@ -19,7 +19,7 @@ from indexer.errors import ModelMismatch
 from indexer.place import check_place
 from indexer.recipe import read_memory
 from indexer.segments import use_threads
-from indexer.settings import SearchSettings
+from indexer.settings import SearchSettings, check_recipe
 from indexer.store import IndexStore
 from indexer.vectors import Vectors, check_unit_rows
 from retrieval.answer import Refinements, answer
@@ -497,18 +497,30 @@ class SearchEngine:
             IndexReadOnly, DiskFull, IndexDamaged
         """
         self._check_usable()
-        before = self._store.settings()
-        settings = SearchSettings(
-            before.recipe if recipe is None else recipe,
-            before.recall if recall is None else recall,
-            before.memory_bytes if memory is None else read_memory(memory) if isinstance(memory, str) else memory,
-        )
+        settings = self.search_settings(recipe=recipe, recall=recall, memory=memory)
         with self._store.job("compact"):
             use_threads(self._threads or usable_cores())
             try:
                 return self._store.compact(settings)
             finally:
                 self._index.follow()
+
+    def search_settings(
+        self, *, recipe: str | None = None, recall: float | None = None, memory: int | str | None = None
+    ) -> SearchSettings:
+        """What a compaction with these arguments would be asked for; changes nothing.
+
+        Raises:
+            RecipeError: vectors of this index can never be searched by that recipe, or a number is none.
+        """
+        before = self._store.settings()
+        settings = SearchSettings(
+            before.recipe if recipe is None else recipe,
+            before.recall if recall is None else recall,
+            before.memory_bytes if memory is None else read_memory(memory) if isinstance(memory, str) else memory,
+        )
+        check_recipe(settings.recipe, self._store.space.dim)
+        return settings
 
     def refresh(self) -> int:
         """Move to the newest generation that anybody has committed, with its model, and return its number.

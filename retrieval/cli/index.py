@@ -1,6 +1,7 @@
 """`retrieve index`: make an index equal to a gallery."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -84,6 +85,8 @@ def command(
         make(index_dir, device=device, threads=threads, batch_size=batch_size, limits=limits, **options) as engine,
         ProgressLine(shows_time_left=True) as progress,
     ):
+        asked: dict[str, Any] = {"recipe": recipe, "recall": recall, "memory": memory}
+        engine.search_settings(**asked)  # refuses what can never be, before hours of work
 
         def on_progress(state: Progress) -> None:
             progress.show("indexing", state.done, state.total, _speed(state))
@@ -106,8 +109,8 @@ def command(
                 err=True,
             )
             ctx.exit(INTERRUPTED)
-        if (recipe, recall, memory) != (None, None, None):
-            engine.compact(recipe=recipe, recall=recall, memory=memory)
+        if any(value is not None for value in asked.values()):
+            engine.compact(**asked)
     _print(report, index_dir, as_json)
     return NEWLY_SKIPPED if report.has_new_skips else 0
 

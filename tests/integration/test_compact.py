@@ -94,6 +94,14 @@ def test_the_commands(index: Path, demo_gallery: Path) -> None:
     assert "ok: 100 pictures" in retrieve("verify", "--index", index).stdout
 
 
+def test_a_recipe_that_can_never_be_is_refused_before_a_picture_is_looked_at(gallery: Path, tmp_path: Path) -> None:
+    index = tmp_path / "new"
+    for wrong in (("--recipe", "nonsense"), ("--memory", "lots")):
+        done = retrieve("index", gallery, "--model", MODEL, *wrong, "--index", index)
+        assert (done.returncode, wrong[1] in done.stderr) == (1, True), done.stderr
+        assert retrieve_json("info", "--index", index)["images"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
     [
