@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexer.filters import Value
+from indexer.conditions import Value
 from indexer.vectors import Mask
 
 _LEAST_ROOM = 1024

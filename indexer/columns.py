@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.column import Column, Growing
+from indexer.conditions import Compare, Condition, Every, Missing, Not, OneOf, Some, Value
 from indexer.errors import FilterError
-from indexer.filters import Compare, Condition, Every, Missing, Not, OneOf, Some, Value
 from indexer.spaces import newest_generation
 from indexer.vectors import Ids, Mask
 

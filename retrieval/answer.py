@@ -28,7 +28,7 @@ class Refinements(TypedDict, total=False):
 
     Attributes:
         where: only pictures whose attributes meet this condition, such as "price < 50 and colour in ('red', 'blue')" or
-            {"price": {"<": 50}, "colour": ["red", "blue"]}; see `indexer.filters`.
+            {"price": {"<": 50}, "colour": ["red", "blue"]}; see `indexer.filter_text`.
         group_by: a field, such as "product_id": of pictures with the same value, only the best. One that lacks the
             field stands for itself.
         offset: leave out the best so many: the hits from rank offset + 1 on.

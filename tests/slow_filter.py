@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from indexer.filters import Condition, Every, Missing, Not, OneOf, Some, Value
+from indexer.conditions import Condition, Every, Missing, Not, OneOf, Some, Value
 
 
 def slowly_meets(condition: Condition, fields: Mapping[str, Any]) -> bool:

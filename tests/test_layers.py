@@ -41,7 +41,8 @@ LAYERS = {
         "approximation",
         "catalog segments tail changes locks gpu feedback column settings",
         "recipe spaces filters",
-        "vectors contract files schema",
+        "filter_text",
+        "vectors contract files schema conditions",
         "errors",
     ),
 }

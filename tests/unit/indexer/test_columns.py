@@ -10,8 +10,10 @@ import pytest
 
 import indexer.columns
 from indexer.changes import Attributes, Changes
+from indexer.conditions import OPERATORS, Compare, Condition, Every, Missing, Not, OneOf, Some
 from indexer.errors import FilterError
-from indexer.filters import OPERATORS, Compare, Condition, Every, Missing, Not, OneOf, Some, Where, parse_filter
+from indexer.filter_text import parse_filter
+from indexer.filters import Where
 from indexer.snapshot import Snapshot
 from indexer.store import IndexStore
 from slow_filter import slowly_meets

@@ -2,21 +2,10 @@
 
 import pytest
 
+from indexer.conditions import MOST_DEPTH, Compare, Condition, Every, Missing, Not, OneOf, Some
 from indexer.errors import FilterError
-from indexer.filters import (
-    MOST_CHARACTERS,
-    MOST_DEPTH,
-    Compare,
-    Condition,
-    Every,
-    Missing,
-    Not,
-    OneOf,
-    Some,
-    filter_of,
-    parse_filter,
-    read_filter,
-)
+from indexer.filter_text import MOST_CHARACTERS, parse_filter
+from indexer.filters import filter_of, read_filter
 
 A, B, C = (Compare(name, "=", 1.0) for name in "abc")
 
