@@ -124,13 +124,13 @@ def _efforts(index: Any) -> list[int]:
     """Every effort worth trying, least first."""
     inner = innermost(index)
     if isinstance(inner, faiss.IndexIVF):
-        most = int(inner.nlist)
+        least, most = 1, int(inner.nlist)
     elif isinstance(inner, faiss.IndexHNSW):
-        most = _MOST_BREADTH
+        least, most = RECALL_K + 1, _MOST_BREADTH  # a walk is as broad as there are hits at least
     else:
         return [0]
-    steps = math.ceil(math.log(most, _STEP))
-    return sorted({min(most, round(_STEP**step)) for step in range(steps + 1)})
+    steps = math.ceil(math.log(most / least, _STEP))
+    return sorted({min(most, round(least * _STEP**step)) for step in range(steps + 1)})
 
 
 def _seconds(approximation: Approximation, measure: _Measure, tuning: Tuning) -> float:
