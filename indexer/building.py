@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from indexer.approximation import RECALL_K, Approximation, Tuning
 from indexer.errors import RecipeError
-from indexer.recipe import IndexRecipe, empty_index, innermost, least_to_train
+from indexer.recipe import IndexRecipe, centroids_of, empty_index, innermost
 from indexer.segments import Segment
 from indexer.vectors import Vectors
 
-_POINTS_PER_LEARNED = 64  # of each list or code; FAISS takes 256 at most, and finds no more by them
+_POINTS_PER_CENTROID = 64  # FAISS takes 256 where it is given as many, for four times the time
+_LEAST_POINTS = 20_000
 _ROWS_AT_ONCE = 65_536
 _QUERIES = 1000
 _TIMED_QUERIES = 200
@@ -49,7 +50,7 @@ def build(segment: Segment, recipe: IndexRecipe, recall: float, seed: int = 0) -
     """
     random = np.random.default_rng(seed)
     index = empty_index(recipe.factory, segment.dim)
-    points = min(len(segment.ids), _POINTS_PER_LEARNED * least_to_train(index))
+    points = min(len(segment.ids), max(_LEAST_POINTS, _POINTS_PER_CENTROID * centroids_of(index)))
     index.train(segment.rows(np.sort(random.choice(len(segment.ids), points, replace=False))))
     for start in range(0, len(segment.ids), _ROWS_AT_ONCE):
         index.add(segment.read(start, min(start + _ROWS_AT_ONCE, len(segment.ids))))

@@ -14,7 +14,7 @@ AUTO = "auto"
 DEFAULT_RECALL = 0.95
 _EXACT_VALUES = 12_800_000  # 50,000 vectors of 256 values: below, comparing all takes about a millisecond
 _REDUCED_DIM = 256  # of vectors twice as long and longer; nothing is lost by it, docs/decisions/0028
-_POINTS_PER_LIST = 39  # faiss/Clustering.h: with fewer, k-means warns that its centroids mean little
+_POINTS_PER_CENTROID = 39  # faiss/Clustering.h: with fewer, k-means warns that its centroids mean little
 _LEAST_TO_LEARN_FROM = 1000
 _ID_BYTES = 8
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -122,9 +122,13 @@ def lists_of(index: Any) -> int | None:
 
 def least_to_train(index: Any) -> int:
     """The number of vectors below which what an index learns means little."""
-    inner = innermost(index)
-    codes = getattr(inner, "pq", None)
-    return _POINTS_PER_LIST * max(lists_of(index) or 1, 1 if codes is None else int(codes.ksub))
+    return _POINTS_PER_CENTROID * centroids_of(index)
+
+
+def centroids_of(index: Any) -> int:
+    """How many places an index learns at once: those of its lists, or of one part of its codes."""
+    codes = getattr(innermost(index), "pq", None)
+    return max(lists_of(index) or 1, 1 if codes is None else int(codes.ksub))
 
 
 def read_memory(said: str) -> int:
@@ -142,6 +146,6 @@ def read_memory(said: str) -> int:
 def _list_count(n: int) -> int:
     """About 4 sqrt(n) lists, a power of two, each with enough vectors to learn from."""
     lists = 2 ** round(math.log2(4 * math.sqrt(n)))
-    while lists * _POINTS_PER_LIST > n:
+    while lists * _POINTS_PER_CENTROID > n:
         lists //= 2
     return int(lists)

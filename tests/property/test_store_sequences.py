@@ -229,7 +229,7 @@ class StoreMachine(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _seal_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS)
-    monkeypatch.setattr(indexer.recipe, "_POINTS_PER_LIST", 2)
+    monkeypatch.setattr(indexer.recipe, "_POINTS_PER_CENTROID", 2)
 
 
 StoreMachine.TestCase.settings = settings(settings.get_profile("seeded"), max_examples=60, stateful_step_count=25)
