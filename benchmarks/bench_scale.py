@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,15 @@ def recall(found: NDArray[np.float32], true: NDArray[np.float32]) -> float:
     return float(np.mean(found >= true[:, -1:] - 1e-6))
 
 
-def bare_search(one: OpenSegment) -> Callable[[Rows, int], object]:
-    """The segment's FAISS index as it is searched, called by itself."""
+def bare_search(one: OpenSegment, *, is_mapped: bool) -> Callable[[Rows, int], object]:
+    """The segment's FAISS index as it is searched, called by itself, in memory or mapped as ours is."""
     approximation = one.approximation
+    flags = [faiss.IO_FLAG_MMAP_IFC] if is_mapped else []
     if approximation is None:
-        return lambda queries, k: one.segment._index.search(queries, k)
+        exact = faiss.read_index(str(one.segment.path), *flags)
+        return exact.search
     effort, pool = approximation.tuning
-    first_stage = faiss.read_index(str(one.segment.path.with_name(str(one.approximation_file))))
+    first_stage = faiss.read_index(str(one.segment.path.with_name(str(one.approximation_file))), *flags)
     index = faiss.IndexRefine(first_stage, one.segment.index)
     inner: Any = faiss.SearchParametersIVF(nprobe=effort)
     if isinstance(faiss.downcast_index(first_stage), faiss.IndexPreTransform):
@@ -106,7 +109,7 @@ def bare_search(one: OpenSegment) -> Callable[[Rows, int], object]:
 def searches(store: IndexStore, queries: Rows) -> dict[str, float]:
     """Milliseconds of single queries and of batches, ours, bare and exact, in turn."""
     (one,) = store.snapshot.segments
-    bare = bare_search(one)
+    bare, mapped = bare_search(one, is_mapped=False), bare_search(one, is_mapped=True)
     exact = OpenSegment(one.segment, one.removed)
     singles, batch = [queries[row : row + 1] for row in range(50)], queries[:BATCH]
 
@@ -114,8 +117,8 @@ def searches(store: IndexStore, queries: Rows) -> dict[str, float]:
         return lambda: [search(query, K) for query in singles]
 
     single, single_bare, single_exact = median_ms([each(store.search), each(bare), each(exact.search)])
-    ours, batch_bare, batch_exact = median_ms(
-        [lambda: store.search(batch, K), lambda: bare(batch, K), lambda: exact.search(batch, K)]
+    ours, batch_bare, batch_mapped, batch_exact = median_ms(
+        [partial(search, batch, K) for search in (store.search, bare, mapped, exact.search)]
     )
     return {
         "single_ms": single / len(singles),
@@ -124,6 +127,8 @@ def searches(store: IndexStore, queries: Rows) -> dict[str, float]:
         "batch_ms": ours,
         "batch_bare_ms": batch_bare,
         "batch_ratio": ours / batch_bare,
+        "batch_mapped_bare_ms": batch_mapped,
+        "batch_mapped_ratio": ours / batch_mapped,
         "batch_exact_ratio": batch_exact / ours,
     }
 
