@@ -99,7 +99,7 @@ def answer(
     ids_of = store.ids_of(snapshot, named) if named else {}
     liked, unliked = (_vectors_of(store, snapshot, ids_of, keys) for keys in (like, unlike))
     vectors = steered(vectors, liked, unliked)
-    if expand:
+    if expand and len(vectors):
         near = rank(snapshot, vectors, Wanted(expand), threads)
         vectors = expand_queries(vectors, np.stack([snapshot.vectors_of(ids) for ids in near.ids]), near.scores)
     end = offset + k
@@ -155,8 +155,8 @@ def steered(vectors: Vectors | None, like: Vectors, unlike: Vectors) -> Vectors:
     length = np.linalg.norm(wanted, axis=1, keepdims=True)
     if (length < _LEAST_LENGTH).any():
         raise QueryError("what is to be alike and what is not cancel out; leave out what is in both")
-    steered: Vectors = (wanted / length).astype(np.float32)
-    return steered
+    moved: Vectors = (wanted / length).astype(np.float32)
+    return moved
 
 
 def _lowest_score(

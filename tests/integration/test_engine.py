@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -121,9 +122,10 @@ def test_a_batch_of_queries_is_answered_in_its_order(engine: SearchEngine, galle
     assert [result.query for result in results] == [str(query) for query in queries]
 
 
-def test_an_empty_batch_has_no_answers(engine: SearchEngine, gallery: Path) -> None:
+@pytest.mark.parametrize("refined", [{}, {"expand": 3, "rerank": True, "group_by": "product_id", "crops": True}])
+def test_an_empty_batch_has_no_answers(engine: SearchEngine, gallery: Path, refined: dict[str, Any]) -> None:
     engine.sync(gallery)
-    assert engine.search([]) == []
+    assert engine.search([], **refined) == []
 
 
 def test_a_batch_scores_as_single_queries_do(engine: SearchEngine, gallery: Path) -> None:
