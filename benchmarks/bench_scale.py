@@ -96,7 +96,7 @@ def bare_search(one: OpenSegment, *, is_mapped: bool) -> Callable[[Rows, int], o
     if approximation is None:
         exact = faiss.read_index(str(one.segment.path), *flags)
         return exact.search
-    effort, pool = approximation.tuning
+    effort, pool = approximation.file.tuning
     first_stage = faiss.read_index(str(one.segment.path.with_name(str(one.approximation_file))), *flags)
     index = faiss.IndexRefine(first_stage, one.segment.index)
     inner: Any = faiss.SearchParametersIVF(nprobe=effort)
@@ -197,7 +197,7 @@ def main() -> None:
         }
         (one,) = store.snapshot.segments
         if one.approximation:
-            values |= {"effort": one.approximation.tuning.effort, "pool": one.approximation.tuning.pool}
+            values |= {"effort": one.approximation.file.tuning.effort, "pool": one.approximation.file.tuning.pool}
         exact = OpenSegment(one.segment, one.removed)
         for kind, asked_with in (("recall_at_10", queries), ("recall_at_10_real", real_queries)):
             values[kind] = recall(store.search(asked_with, K).scores, exact.search(asked_with, K).scores)

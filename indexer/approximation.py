@@ -42,7 +42,8 @@ class ApproximationFile:
     Attributes:
         checksum: the crc32 of the file, checked at every opening: FAISS takes what it reads for true, and a wrong label
             would reach outside of the segment.
-        measured_recall: the share of the true `RECALL_K` nearest that it finds, 0 to 1.
+        recall: of the true `RECALL_K` nearest, the share that it was tuned to find, 0 to 1.
+        measured_recall: the share that it finds.
     """
 
     file: str
@@ -50,16 +51,21 @@ class ApproximationFile:
     checksum: int
     recipe: str
     tuning: Tuning
+    recall: float
     measured_recall: float
 
 
 class Approximation:
-    """The first stage of one segment's searches."""
+    """The first stage of one segment's searches.
 
-    def __init__(self, segment: Segment, index: Any, recipe: str, tuning: Tuning, measured_recall: float) -> None:
-        self.recipe = recipe
-        self.tuning = tuning
-        self.measured_recall = measured_recall
+    Args:
+        segment: whose vectors score again what it finds.
+        index: a FAISS index of the segment's rows.
+        file: what the catalog says of it, or will.
+    """
+
+    def __init__(self, segment: Segment, index: Any, file: ApproximationFile) -> None:
+        self.file = file
         inner = innermost(index)
         self.lists = int(inner.nlist) if isinstance(inner, faiss.IndexIVF) else None
         self.is_graph = isinstance(inner, faiss.IndexHNSW)
@@ -97,12 +103,12 @@ def write_approximation(index_dir: Path, file: str, index: Any) -> tuple[int, in
 
 def read_approximation(connection: sqlite3.Connection, segment_id: int) -> ApproximationFile:
     """What the catalog says of a segment's approximation, which there is."""
-    file, size_bytes, checksum, recipe, effort, pool, measured_recall = connection.execute(
-        "SELECT file, size_bytes, checksum, recipe, effort, pool, measured_recall FROM approximations"
+    file, size_bytes, checksum, recipe, effort, pool, *recalls = connection.execute(
+        "SELECT file, size_bytes, checksum, recipe, effort, pool, recall, measured_recall FROM approximations"
         " WHERE segment_id = ?",
         (segment_id,),
     ).fetchone()
-    return ApproximationFile(file, size_bytes, checksum, recipe, Tuning(effort, pool), measured_recall)
+    return ApproximationFile(file, size_bytes, checksum, recipe, Tuning(effort, pool), *recalls)
 
 
 def open_approximation(segment: Segment, file: ApproximationFile) -> Approximation:
@@ -114,7 +120,7 @@ def open_approximation(segment: Segment, file: ApproximationFile) -> Approximati
     path = segment.path.with_name(file.file)
     check_approximation(path, file)
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return Approximation(segment, index, file.recipe, file.tuning, file.measured_recall)
+    return Approximation(segment, index, file)
 
 
 def check_approximation(path: Path, file: ApproximationFile) -> None:

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.approximation import RECALL_K, Approximation, Tuning
+from indexer.approximation import RECALL_K, Approximation, ApproximationFile, Tuning
 from indexer.errors import RecipeError
 from indexer.recipe import IndexRecipe, centroids_of, empty_index, innermost
 from indexer.segments import Segment
@@ -90,7 +90,8 @@ def _tuned(
     """The fastest tuning that finds enough, and what it finds."""
     measure = _Measure(segment, random)
     efforts = _efforts(index)
-    approximation = Approximation(segment, index, factory, Tuning(efforts[-1], _POOLS[-1]), 0.0)
+    untuned = ApproximationFile("", 0, 0, factory, Tuning(efforts[-1], _POOLS[-1]), recall, 0.0)
+    approximation = Approximation(segment, index, untuned)
     best: tuple[float, Tuning, float] | None = None
     most_found = 0.0
     for pool in _POOLS:

@@ -85,10 +85,10 @@ def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: Sea
     start = time.perf_counter()
     sources = snapshot.segments
     images = sum(one.images for one in sources)
-    recipe = read_recipe(settings.recipe, images, snapshot.space.dim, memory_bytes=settings.memory_bytes)
+    said = settings.recipe if images else EXACT
+    recipe = read_recipe(said, images, snapshot.space.dim, memory_bytes=settings.memory_bytes)
     is_one = len(sources) == 1 and not sources[0].removed.size
-    approximation = sources[0].approximation if is_one else None
-    if not sources or (is_one and (approximation.recipe if approximation else EXACT) == recipe.factory):
+    if not sources or (is_one and _is_as_asked(sources[0], recipe.factory, settings.recall)):
         return None
     made: list[str] = []
     try:
@@ -102,7 +102,7 @@ def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: Sea
             file = _new_file(made)
             size_bytes, checksum = write_approximation(index_dir, file, built.index)
             approximated = ApproximationFile(
-                file, size_bytes, checksum, recipe.factory, built.tuning, built.measured_recall
+                file, size_bytes, checksum, recipe.factory, built.tuning, settings.recall, built.measured_recall
             )
         with catalog.write() as connection:
             outdated = _name(connection, snapshot, sealed, approximated, is_one=is_one)
@@ -120,6 +120,13 @@ def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: Sea
         0 if approximated is None else approximated.size_bytes,
         time.perf_counter() - start,
     )
+
+
+def _is_as_asked(one: OpenSegment, factory: str, recall: float) -> bool:
+    """Whether a segment is searched by a recipe already, tuned to a recall."""
+    if one.approximation is None:
+        return factory == EXACT and one.approximation_file is None
+    return (one.approximation.file.recipe, one.approximation.file.recall) == (factory, recall)
 
 
 def _new_file(made: list[str]) -> str:
@@ -183,10 +190,10 @@ def _name(
         else:
             connection.execute(f"UPDATE segments SET merged_into = ? WHERE {merged}", (segment_id,))
     if approximated is not None:
-        file, size_bytes, checksum, recipe, tuning, recall = astuple(approximated)
+        file, size_bytes, checksum, recipe, tuning, *recalls = astuple(approximated)
         connection.execute(
-            "INSERT INTO approximations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (segment_id, file, size_bytes, checksum, recipe, *tuning, recall),
+            "INSERT INTO approximations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (segment_id, file, size_bytes, checksum, recipe, *tuning, *recalls),
         )
     return outdated
 

@@ -90,7 +90,7 @@ def _for_fewer(approximation: Approximation, share: float, k: int) -> Tuning | N
 
     For each hit, as many allowed rows are looked at as there were when it was tuned.
     """
-    effort, pool = approximation.tuning
+    effort, pool = approximation.file.tuning
     needed = math.ceil(effort * max(1.0, k / RECALL_K) / max(share, 1e-9))
     if approximation.lists is not None:
         return Tuning(needed, pool) if needed <= max(effort, _MOST_OF_LISTS * approximation.lists) else None

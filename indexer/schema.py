@@ -76,6 +76,7 @@ CREATE TABLE approximations (       -- a smaller index in front of a segment's v
     recipe TEXT NOT NULL,           -- a FAISS factory string
     effort INTEGER NOT NULL,        -- lists looked into, or breadth of the walk through a graph
     pool INTEGER NOT NULL,          -- for each hit, how many are scored again by their vectors
+    recall REAL NOT NULL,           -- that it was tuned to reach
     measured_recall REAL NOT NULL   -- of the true ten nearest, 0 to 1
 ) STRICT;
 

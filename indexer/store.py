@@ -18,7 +18,7 @@ from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.columns import Columns
 from indexer.compaction import Compaction
-from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly
+from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly, RecipeError
 from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
@@ -422,7 +422,7 @@ class IndexStore:
         largest = max(self._snapshot.segments, key=lambda one: one.images, default=None)
         if largest is None or largest.approximation is None:
             return EXACT, 1.0
-        return largest.approximation.recipe, largest.approximation.measured_recall
+        return largest.approximation.file.recipe, largest.approximation.file.measured_recall
 
     def settings(self) -> SearchSettings:
         """How segments are to be searched: what was asked for last."""
@@ -465,10 +465,18 @@ class IndexStore:
         snapshot = self.snapshot_of(space or self.space)
         if compaction.is_due(snapshot):
             try:
-                compaction.compact(self._catalog, self.index_dir, snapshot, self.settings())
+                self._compact_if_it_can(snapshot)
             except IndexerError as error:
                 _log.warning("segments were not merged: %s", error)
             self.refresh()
+
+    def _compact_if_it_can(self, snapshot: Snapshot) -> None:
+        """Merge segments, and let them be searched one by one where their recipe does not suit them (any more)."""
+        try:
+            compaction.compact(self._catalog, self.index_dir, snapshot, self.settings())
+        except RecipeError as error:
+            _log.warning("%s; until then all vectors are compared", error)
+            compaction.compact(self._catalog, self.index_dir, snapshot, SearchSettings(EXACT))
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""

@@ -194,6 +194,19 @@ def test_another_recipe_leaves_the_vectors_file_as_it_is(store: IndexStore) -> N
     assert_whole(store)
 
 
+def test_another_recall_is_tuned_for(store: IndexStore) -> None:
+    compact(store, SearchSettings("IVF16,SQ8", 0.6))
+    (low,) = (one.approximation for one in store.snapshot.segments)
+    done = compact(store, SearchSettings("IVF16,SQ8", 0.995))
+    (high,) = (one.approximation for one in store.snapshot.segments)
+    assert done is not None
+    assert low is not None
+    assert high is not None
+    assert done.ann_recall_at_10 >= 0.995
+    assert high.file.tuning.effort > low.file.tuning.effort
+    assert compact(store, SearchSettings("IVF16,SQ8", 0.995)) is None
+
+
 def test_what_is_committed_during_a_compaction_stays(store: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
     other = IndexStore(store.index_dir)
     build = indexer.compaction.build
@@ -269,6 +282,24 @@ def test_what_hinders_a_compaction_at_the_end_of_a_job_is_logged(
         store.compact_if_due()
     assert "segments were not merged: segment " in caplog.text
     assert len(store.snapshot.segments) == 10
+
+
+def test_a_recipe_that_suits_no_more_does_not_keep_segments_apart(
+    store: IndexStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.compaction, "_DUE_SEGMENTS", 2)
+    compact(store, SearchSettings("IVF32,SQ8", 0.9))
+    store.commit(Changes(removes={f"k{i}": -1 for i in range(1000, 2000)}))
+    with store.job("index"):
+        store.compact_if_due()
+    assert "learns from at least 1248 vectors, 1000 are there" in caplog.text
+    assert store.recipe() == ("exact", 1.0)
+    assert_holds(store, everything(range(1000, 2000)))
+    assert store.settings().recipe == "IVF32,SQ8"
+    add(store, 1000, 1400)
+    with store.job("index"):
+        store.compact_if_due()
+    assert store.recipe()[0] == "IVF32,SQ8"
 
 
 def test_a_space_that_is_not_live_is_compacted_before_it_is(store: IndexStore) -> None:
