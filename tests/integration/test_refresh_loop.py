@@ -319,7 +319,8 @@ def test_a_killed_refresh_leaves_the_index_answering_and_goes_on(index: Path, ma
 
 
 def test_the_command_line_refuses_with_exit_code_5(index: Path) -> None:
-    done = retrieve("refresh", "--index", index, "--gate", "recall_at_1 > 1", "--json", *AS_OPTIONS)
+    shortly = ("--no-refit", "--epochs", "1", "--batch", "8", "4")
+    done = retrieve("refresh", "--index", index, "--gate", "recall_at_1 > 1", "--json", *shortly)
     assert done.returncode == 5
     assert done.stderr.splitlines()[-1].startswith("gate: recall_at_1 is ")
     said = json.loads(done.stdout)
