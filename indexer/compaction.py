@@ -22,7 +22,7 @@ from indexer.errors import IndexDamaged
 from indexer.files import sha256_of
 from indexer.open_segment import OpenSegment
 from indexer.recipe import EXACT, read_recipe
-from indexer.sealing import OF_A_JOB
+from indexer.sealing import OF_A_JOB, name_segment
 from indexer.segments import SEGMENTS_FOLDER, SealedFile, Segment, write_segment_of
 from indexer.settings import SearchSettings
 from indexer.snapshot import Snapshot
@@ -171,20 +171,15 @@ def _name(
 ) -> list[str]:
     """Put the new files in the place of the former ones; returns those that nothing names any more."""
     sources = [one.segment.segment_id for one in snapshot.segments]
-    former = f"id IN ({', '.join(map(str, sources))})"
-    outdated = [
-        row[0]
-        for row in connection.execute(
-            f"SELECT file FROM approximations WHERE segment_id IN (SELECT id FROM segments WHERE {former})"
-        )
-    ]
-    connection.execute(f"DELETE FROM approximations WHERE segment_id IN (SELECT id FROM segments WHERE {former})")
+    these = f"({', '.join(map(str, sources))})"
+    outdated = _column(connection, f"SELECT file FROM approximations WHERE segment_id IN {these}")
+    connection.execute(f"DELETE FROM approximations WHERE segment_id IN {these}")
     segment_id: int | None = sources[0]
     if not is_one:
-        outdated += [row[0] for row in connection.execute(f"SELECT file FROM segments WHERE {former}")]
-        segment_id = None if sealed is None else _named_segment(connection, snapshot.space.id, sealed)
+        outdated += _column(connection, f"SELECT file FROM segments WHERE id IN {these}")
+        segment_id = None if sealed is None else name_segment(connection, snapshot.space.id, sealed)
         _forget_removed(connection, snapshot)
-        merged = f"{former} OR merged_into IN (SELECT id FROM segments WHERE {former})"
+        merged = f"id IN {these} OR merged_into IN {these}"
         if segment_id is None:
             connection.execute(f"DELETE FROM segments WHERE {merged}")
         else:
@@ -198,11 +193,8 @@ def _name(
     return outdated
 
 
-def _named_segment(connection: sqlite3.Connection, space_id: int, sealed: SealedFile) -> int | None:
-    return connection.execute(
-        "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum) VALUES (?, ?, ?, ?, ?, ?)",
-        (space_id, *astuple(sealed)),
-    ).lastrowid
+def _column(connection: sqlite3.Connection, sql: str) -> list[str]:
+    return [row[0] for row in connection.execute(sql)]
 
 
 def _forget_removed(connection: sqlite3.Connection, snapshot: Snapshot) -> None:

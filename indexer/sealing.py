@@ -10,7 +10,7 @@ import numpy as np
 
 from indexer.catalog import Catalog
 from indexer.locks import try_seal_lock
-from indexer.segments import SEGMENTS_FOLDER, write_segment
+from indexer.segments import SEGMENTS_FOLDER, SealedFile, write_segment
 from indexer.spaces import Space
 
 OF_A_JOB = "job-"  # begins the name of a file that a job writes
@@ -55,14 +55,21 @@ def _seal_rows(catalog: Catalog, index_dir: Path, space: Space, rows: list[tuple
     vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f2").astype(np.float32)
     sealed = write_segment(index_dir, f"{uuid.uuid4().hex}.faiss", ids, vectors.reshape(len(rows), space.dim))
     with catalog.write() as connection:
-        segment_id = connection.execute(
-            "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum) VALUES (?, ?, ?, ?, ?, ?)",
-            (space.id, *astuple(sealed)),
-        ).lastrowid
+        segment_id = name_segment(connection, space.id, sealed)
         connection.executemany(
             "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?",
             [(segment_id, picture_id, space.id) for picture_id, _ in rows],
         )
+
+
+def name_segment(connection: sqlite3.Connection, space_id: int, sealed: SealedFile) -> int:
+    """Make a segment file part of a space, inside the write transaction that the caller holds; returns its id."""
+    segment_id = connection.execute(
+        "INSERT INTO segments (space_id, file, rows, size_bytes, sha256, frame_checksum) VALUES (?, ?, ?, ?, ?, ?)",
+        (space_id, *astuple(sealed)),
+    ).lastrowid
+    assert segment_id is not None
+    return segment_id
 
 
 def _drop_removed(catalog: Catalog, space_id: int) -> None:
