@@ -95,7 +95,7 @@ def _tuned(
     best: tuple[float, Tuning, float] | None = None
     most_found = 0.0
     for pool in _POOLS:
-        shares = {effort: measure.recall(approximation, Tuning(effort, pool)) for effort in efforts[-1:]}
+        shares = {efforts[-1]: measure.recall(approximation, Tuning(efforts[-1], pool))}
         most_found = max(most_found, float(shares[efforts[-1]].mean()))
         if not _is_enough(shares[efforts[-1]], recall):
             continue

@@ -462,7 +462,8 @@ class IndexStore:
         Args:
             space: None: the live one.
         """
-        snapshot = self.snapshot_of(space or self.space)
+        self.refresh()
+        snapshot = self._snapshot if space in (None, self.space) else self.snapshot_of(space)
         if compaction.is_due(snapshot):
             try:
                 self._compact_if_it_can(snapshot)
