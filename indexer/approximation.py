@@ -5,7 +5,6 @@ who is missed is approximate.
 """
 
 import sqlite3
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +13,12 @@ import faiss
 import numpy as np
 
 from indexer.errors import IndexDamaged
-from indexer.files import write_whole
+from indexer.files import crc32_of, write_whole
 from indexer.recipe import innermost
 from indexer.segments import SEGMENTS_FOLDER, Segment, write_index
 from indexer.vectors import NO_ID, Neighbors, Vectors
 
 RECALL_K = 10  # neighbours that it is tuned to find
-_BLOCK_BYTES = 1 << 20
 
 
 class Tuning(NamedTuple):
@@ -98,7 +96,7 @@ def write_approximation(index_dir: Path, file: str, index: Any) -> tuple[int, in
     with write_whole(path) as sink:
         write_index(index, sink)
         sink.finish()
-    return sink.size_bytes, _crc32_of(path)
+    return sink.size_bytes, crc32_of(path)
 
 
 def read_approximation(connection: sqlite3.Connection, segment_id: int) -> ApproximationFile:
@@ -132,7 +130,7 @@ def check_approximation(path: Path, file: ApproximationFile) -> None:
     remedy = "searches compare every vector until `retrieve compact` makes it anew"
     if not path.is_file():
         raise IndexDamaged(f"{path} is missing; {remedy}")
-    if path.stat().st_size != file.size_bytes or _crc32_of(path) != file.checksum:
+    if path.stat().st_size != file.size_bytes or crc32_of(path) != file.checksum:
         raise IndexDamaged(f"{path} differs from its checksum; {remedy}")
 
 
@@ -147,11 +145,3 @@ def _search_parameters(index: Any, tuning: Tuning, k: int, rows: Any) -> Any:
     if isinstance(index, faiss.IndexHNSW):
         return made.SearchParametersHNSW(efSearch=max(tuning.effort, k * tuning.pool), sel=rows)
     return made.SearchParameters(sel=rows)
-
-
-def _crc32_of(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            checksum = zlib.crc32(block, checksum)
-    return checksum

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from indexer.errors import DiskFull, IndexNotFound, IndexReadOnly
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "9p", "beegfs"}
 )
+_BLOCK_BYTES = 1 << 20
 
 
 class HashingFile:
@@ -111,6 +113,15 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32_of(path: Path) -> int:
+    """The crc32 of a file's bytes: twice as fast as sha256, for what is checked whenever it is opened."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def total_bytes(paths: Iterable[Path]) -> int:
