@@ -1,6 +1,7 @@
 """What a gallery is made of: pictures that are to be indexed, and pictures that were set aside."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,16 @@ class Box(NamedTuple):
     width: float
     height: float
     is_relative: bool = False
+
+
+def read_sides(written: Any) -> tuple[float, float, float, float] | None:
+    """Left, top, width and height of "x,y,width,height" or of a list; None where they are not four finite numbers."""
+    try:
+        x, y, width, height = (float(side) for side in (written.split(",") if isinstance(written, str) else written))
+    except (TypeError, ValueError):
+        return None
+    sides = x, y, width, height
+    return sides if all(map(math.isfinite, sides)) else None
 
 
 def box_text(box: Box | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from retrieval.answer import Refinements
-from retrieval.records import Box
+from retrieval.records import Box, read_sides
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SCORE = click.FloatRange(-1, 1)
@@ -48,13 +48,12 @@ def box_of(ctx: click.Context, param: click.Parameter, said: str | None) -> Box 
     """The box that an option says, as "left,top,width,height"."""
     if said is None:
         return None
-    try:
-        x, y, width, height = (float(side) for side in said.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{said!r} is no box; write left,top,width,height in pixels") from None
-    if not (width > 0 and height > 0):
+    sides = read_sides(said)
+    if sides is None:
+        raise click.BadParameter(f"{said!r} is no box; write left,top,width,height in pixels")
+    if min(sides[2:]) <= 0:
         raise click.BadParameter(f"{said!r} is empty; width and height must be above 0")
-    return Box(x, y, width, height)
+    return Box(*sides)
 
 
 def refinement_options(function: F) -> F:

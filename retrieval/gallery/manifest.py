@@ -24,7 +24,7 @@ from retrieval.gallery.foreign import (
     open_metric_learning_row,
 )
 from retrieval.gallery.tables import MANIFEST_SUFFIXES, Table, read_table, reading, table_of_cells
-from retrieval.records import Box, ImageRecord, Listing, Skipped
+from retrieval.records import Box, ImageRecord, Listing, Skipped, read_sides
 
 _OUR_COLUMNS = ("path", "key", "product_id", "label", "box")
 
@@ -151,14 +151,10 @@ def _box(value: Any) -> Box | None:
     if value is None or isinstance(value, Box):
         return value
     is_relative = isinstance(value, list | tuple) and len(value) == 5 and value[4] is True
-    try:
-        sides = value.split(",") if isinstance(value, str) else value[:4] if is_relative else value
-        values = [float(side) for side in sides]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != 4 or not all(map(math.isfinite, values)) or min(values[2:]) <= 0:
+    sides = read_sides(value[:4] if is_relative else value)
+    if sides is None or min(sides[2:]) <= 0:
         raise RowError(f"box is {value!r}; it must be x,y,width,height in pixels, the last two above 0")
-    return Box(values[0], values[1], values[2], values[3], is_relative)
+    return Box(*sides, is_relative=is_relative)
 
 
 def _plain(name: str, value: Any) -> str | int | float | bool | None:

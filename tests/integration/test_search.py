@@ -266,6 +266,7 @@ def test_the_command_searches_with_a_box(shop: SearchEngine, gallery: Path) -> N
         (("--like", "nowhere"), 1, "no picture 'nowhere'"),
         (("--min-probability", "0.5"), 1, "is not calibrated"),
         (("--box", "1,2,3"), 2, "'1,2,3' is no box"),
+        (("--box", "nan,0,5,5"), 2, "'nan,0,5,5' is no box"),
         (("--box", "0,0,0,5"), 2, "is empty"),
         (("--offset", "-1"), 2, "--offset"),
         (("--dedup", "0"), 2, "--dedup"),
