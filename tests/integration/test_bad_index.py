@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from commands import RETRIEVE, assert_one_line, retrieve, retrieve_json, retrieve_unprivileged
+from damage import flip_in_the_middle
 from indexer import sealing
 from indexer.integrity import verify
 from indexer.locks import JOB_LOCK
@@ -123,14 +124,8 @@ def test_a_model_folder_is_found_from_anywhere_and_named_when_it_has_moved(
 # Damaged
 
 
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0x10
-    path.write_bytes(content)
-
-
 def test_a_flipped_byte_in_a_segment_is_found_and_repaired(index: Path, segment: Path, pictures: Path) -> None:
-    flip(segment, segment.stat().st_size // 2)
+    flip_in_the_middle(segment)
     damaged = retrieve("verify", "--index", index)
     assert damaged.returncode == 1
     assert f"damaged: segments/{segment.name} differs from its checksum" in damaged.stdout

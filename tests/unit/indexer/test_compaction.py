@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import indexer.compaction
 import indexer.recipe
 import indexer.sealing
+from damage import flip_in_the_middle
 from indexer.backup import backup
 from indexer.changes import Attributes, Changes
 from indexer.errors import IndexBusy, RecipeError
@@ -277,7 +278,7 @@ def test_a_compaction_is_due_where_many_pictures_are_outside_or_gone(store: Inde
 def test_what_hinders_a_compaction_at_the_end_of_a_job_is_logged(
     store: IndexStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flip(store.snapshot.segments[3].segment.path)
+    flip_in_the_middle(store.snapshot.segments[3].segment.path)
     with store.job("index"):
         store.compact_if_due()
     assert "segments were not merged: segment " in caplog.text
@@ -319,16 +320,7 @@ def test_a_space_that_is_not_live_is_compacted_before_it_is(store: IndexStore) -
 # What goes wrong
 
 
-def flip(path: Path) -> None:
-    """Alter one byte in the middle of a file."""
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 255]))
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, flip, lambda path: os.truncate(path, 999)])
+@pytest.mark.parametrize("damage", [Path.unlink, flip_in_the_middle, lambda path: os.truncate(path, 999)])
 def test_a_damaged_approximation_costs_speed_alone(
     store: IndexStore, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -352,7 +344,7 @@ def test_a_damaged_approximation_costs_speed_alone(
 def test_a_repair_lets_go_of_a_damaged_approximation(store: IndexStore) -> None:
     compact(store, LISTS)
     (vectors,) = (one.segment.path for one in store.snapshot.segments)
-    flip(next(path for path in vectors.parent.iterdir() if path != vectors))
+    flip_in_the_middle(next(path for path in vectors.parent.iterdir() if path != vectors))
     salvage(store.index_dir)
     with store.job("verify"):
         pass
@@ -362,7 +354,7 @@ def test_a_repair_lets_go_of_a_damaged_approximation(store: IndexStore) -> None:
 
 
 def test_a_damaged_segment_is_not_merged(store: IndexStore) -> None:
-    flip(store.snapshot.segments[3].segment.path)
+    flip_in_the_middle(store.snapshot.segments[3].segment.path)
     files = segment_files(store)
     with pytest.raises(indexer.errors.IndexDamaged, match="differs from its checksum; run `retrieve verify --repair`"):
         compact(store)
@@ -376,7 +368,7 @@ def test_vectors_of_a_damaged_merged_segment_are_salvaged(store: IndexStore) -> 
     add(store, 0, 200)
     compact(store)  # merged twice
     content = everything(set(range(201, 2000, 3)))
-    flip(store.snapshot.segments[0].segment.path)
+    flip_in_the_middle(store.snapshot.segments[0].segment.path)
     found = verify(store.index_dir)
     assert len(found.lost) == 1
     salvage(store.index_dir)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import indexer.sealing
+from damage import flip
 from indexer.changes import Changes
 from indexer.errors import IndexDamaged, IndexNotFound
 from indexer.integrity import salvage, verify
@@ -37,12 +38,6 @@ def index_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def segment(index_dir: Path) -> Path:
     (path,) = (index_dir / "segments").iterdir()
     return path
-
-
-def flip(path: Path, at: int, mask: int = 0xFF) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= mask
-    path.write_bytes(content)
 
 
 def vectors_start(segment: Path) -> int:

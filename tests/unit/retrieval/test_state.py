@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from damage import flip
 from full_disk import files_limited_to
 from retrieval.errors import TrainingDiverged, TrainingError
 from retrieval.training.state import (
@@ -58,12 +59,6 @@ def tensor_file(folder: Path) -> Path:
 def change_index(folder: Path, **fields: Any) -> None:
     index = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(index | fields))
-
-
-def flip_byte(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
 
 
 # Written and read
@@ -174,7 +169,7 @@ def test_weights_that_are_no_numbers_never_replace_a_good_state(tmp_path: Path, 
 @pytest.mark.parametrize("at", [0, 3, 40, -100, -1])
 def test_a_flipped_byte_in_the_tensors_is_found(tmp_path: Path, at: int) -> None:
     save_state(tmp_path, state())
-    flip_byte(tensor_file(tmp_path), at)
+    flip(tensor_file(tmp_path), at, mask=1)
     with pytest.raises(TrainingError, match=r"state-.* is damaged .* train afresh") as raised:
         load_state(tmp_path)
     assert "\n" not in str(raised.value)
@@ -184,7 +179,7 @@ def test_no_flipped_byte_in_the_index_goes_unnoticed(tmp_path: Path) -> None:
     save_state(tmp_path, state())
     index = (tmp_path / "state.json").read_bytes()
     for at in range(len(index)):
-        flip_byte(tmp_path / "state.json", at)
+        flip(tmp_path / "state.json", at, mask=1)
         with pytest.raises(TrainingError, match=re.escape(str(tmp_path))):
             load_state(tmp_path)
         (tmp_path / "state.json").write_bytes(index)
