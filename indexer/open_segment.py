@@ -11,10 +11,11 @@ from indexer.approximation import RECALL_K, Approximation, Tuning
 from indexer.segments import Segment, all_but, only
 from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, rows_of
 
-_MOST_OF_LISTS = 0.25  # looking into more of them takes as long as comparing all vectors; docs/scaling.md
+# Estimates, not measurements: beyond these, comparing all vectors that may be found, one by one, takes no longer.
+_MOST_OF_LISTS = 0.25
 _LEAST_OF_GRAPH = 0.3  # a walk through a graph of which fewer nodes are allowed gets lost
-_MOST_POOLED = 0.1  # of the rows; scoring more of them again takes as long as comparing all
-_LEAST_OF_CODES = 0.1  # comparing fewer vectors than this takes no longer than comparing their codes
+_MOST_POOLED = 0.1  # of the rows, that are scored again
+_LEAST_OF_CODES = 0.1
 
 
 @dataclass(frozen=True)

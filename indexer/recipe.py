@@ -47,8 +47,8 @@ def choose_recipe(n: int, dim: int, *, memory_bytes: int | None = None) -> Index
     Raises:
         RecipeError: not even the smallest codes fit.
 
-    Source: the number of lists is that of FAISS's "Guidelines to choose an index"; the rest is measured,
-    docs/decisions/0028.
+    Source: the number of lists is that of FAISS's "Guidelines to choose an index"; the choice of codes and the
+    limit below which all are compared are estimates, docs/decisions/0028.
     """
     if n * dim < _EXACT_VALUES or n < _LEAST_TO_LEARN_FROM:
         return IndexRecipe(EXACT, f"{n} vectors are compared one by one in a moment", 0)
