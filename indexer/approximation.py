@@ -67,7 +67,7 @@ class Approximation:
         inner = innermost(index)
         self.lists = int(inner.nlist) if isinstance(inner, faiss.IndexIVF) else None
         self.is_graph = isinstance(inner, faiss.IndexHNSW)
-        self._index = index
+        self.index = index
         self._segment = segment  # whose vectors the next line's index reads
         self._refined = faiss.IndexRefine(index, segment.index)
 
@@ -78,7 +78,7 @@ class Approximation:
             rows: a selector of the rows that may be found; None: all.
         """
         searched = max(k, RECALL_K)
-        inner = _search_parameters(self._index, tuning, searched, rows)
+        inner = _search_parameters(self.index, tuning, searched, rows)
         parameters: Any = faiss.IndexRefineSearchParameters  # its stub does not know that it takes arguments
         chosen = parameters(k_factor=tuning.pool, base_index_params=inner)
         scores, found = self._refined.search(queries, searched, params=chosen)

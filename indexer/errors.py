@@ -10,6 +10,7 @@ IndexerError              a message of one line: thing, value, limit, remedy
 ├── DiskFull              no space left; what was committed before is safe
 ├── ModelMismatch         vectors of another model than the index was built by
 ├── VectorError           vectors of the wrong shape, not finite or not of unit length
+├── GpuUnavailable        a GPU is asked for and not there
 ├── RecipeError           a way to search that does not exist, does not fit or does not find enough
 └── FilterError           a condition that is not understood, or of a field that no picture has
 """
@@ -53,6 +54,10 @@ class ModelMismatch(IndexerError):
 
 class VectorError(IndexerError):
     """Vectors of the wrong shape, not finite or not of unit length."""
+
+
+class GpuUnavailable(IndexerError):
+    """A GPU is asked for that is not there."""
 
 
 class RecipeError(IndexerError):

@@ -1,4 +1,4 @@
-"""How is one segment searched in one generation: vector by vector, or by its approximation first?"""
+"""How is one segment searched in one generation: vector by vector, by its approximation first, or by a GPU?"""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.approximation import RECALL_K, Approximation, Tuning
+from indexer.gpu import PassesRows, Placed
 from indexer.segments import Segment, all_but, only
 from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, rows_of
 
@@ -16,6 +18,7 @@ _MOST_OF_LISTS = 0.25
 _LEAST_OF_GRAPH = 0.3  # a walk through a graph of which fewer nodes are allowed gets lost
 _MOST_POOLED = 0.1  # of the rows, that are scored again
 _LEAST_OF_CODES = 0.1
+_SAMPLE = 4096  # ids that say well enough what share of all may be found
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class OpenSegment:
     removed: Ids
     approximation: Approximation | None = None
     approximation_file: str | None = None  # of one that could not be opened, too
+    placed: Placed | None = None
 
     @property
     def images(self) -> int:
@@ -38,20 +42,37 @@ class OpenSegment:
         Args:
             allowed: which pictures of this generation may be found; None: all.
         """
-        if self.approximation is None:
+        k = min(k, len(self.segment.ids))
+        found = self._from_gpu(queries, k, allowed) or self._from_approximation(queries, k, allowed)
+        if found is None:
             return self._exact(queries, k, allowed)
+        ids = np.where(found.ids == NO_ID, NO_ID, self.segment.ids[found.ids])
+        is_short = found.ids[:, -1] == NO_ID
+        if is_short.any():  # what it missed exists all the same
+            exact = self._exact(queries[is_short], k, allowed)
+            ids[is_short], found.scores[is_short] = exact.ids, exact.scores
+        return Neighbors(ids, found.scores)
+
+    def _from_gpu(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors | None:
+        """(Q, k) rows in place of ids; None where no GPU can say."""
+        if self.placed is None:
+            return None
+        if allowed is not None:
+            share = allowed.share_of(self.segment.ids)
+            return self.placed.search(queries, k, share, allowed.passing(self.segment.ids))
+        return self.placed.search(
+            queries, k, self.images / len(self.segment.ids), self._is_kept if self.removed.size else None
+        )
+
+    def _from_approximation(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors | None:
+        """(Q, k) rows in place of ids; None where comparing all vectors takes no longer."""
+        if self.approximation is None:
+            return None
         rows, count = self._kept if allowed is None else allowed.rows(self.segment.ids)
         tuning = _for_fewer(self.approximation, count / len(self.segment.ids), k)
         if tuning is None or k * tuning.pool > _MOST_POOLED * len(self.segment.ids):
-            return self._exact(queries, k, allowed)
-        found = self.approximation.search(queries, k, tuning, rows)
-        is_short = found.ids[:, min(k, count) - 1] == NO_ID if count else np.zeros(len(queries), np.bool_)
-        ids = np.where(found.ids == NO_ID, NO_ID, self.segment.ids[found.ids])
-        if is_short.any():  # what it missed exists all the same
-            exact = self._exact(queries[is_short], k, allowed)
-            ids[is_short, : exact.ids.shape[1]] = exact.ids
-            found.scores[is_short, : exact.ids.shape[1]] = exact.scores
-        return Neighbors(ids, found.scores)
+            return None
+        return self.approximation.search(queries, k, tuning, rows)
 
     def _exact(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors:
         selector = allowed.by_id if allowed else all_but(self.removed) if self.removed.size else None
@@ -63,6 +84,10 @@ class OpenSegment:
         if not self.removed.size:
             return None, len(self.segment.ids)
         return all_but(rows_of(self.segment.ids, self.removed)[1]), self.images
+
+    def _is_kept(self, rows: NDArray[np.int64]) -> Mask:
+        """Of rows, whether their pictures are not removed."""
+        return ~np.isin(self.segment.ids[rows], self.removed)
 
 
 class Allowed:
@@ -84,6 +109,20 @@ class Allowed:
         """A selector of the rows of a segment with these ids, and how many are allowed."""
         of_rows = is_marked(self.mask, ids)
         return only(of_rows), int(np.count_nonzero(of_rows))
+
+    def share_of(self, ids: Ids) -> float:
+        """Of a segment with these ids, about what share of the rows is allowed."""
+        return float(np.mean(is_marked(self.mask, ids[:: max(1, len(ids) // _SAMPLE)])))
+
+    def passing(self, ids: Ids) -> PassesRows:
+        """Of rows of a segment with these ids, which are allowed."""
+
+        def passes(rows: NDArray[np.int64]) -> Mask:
+            chosen = ids[rows]
+            is_inside = chosen < len(self.mask)
+            return is_inside & self.mask[np.where(is_inside, chosen, 0)]
+
+        return passes
 
 
 def _for_fewer(approximation: Approximation, share: float, k: int) -> Tuning | None:

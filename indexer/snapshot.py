@@ -10,6 +10,7 @@ import numpy as np
 
 from indexer.approximation import open_approximation, read_approximation
 from indexer.errors import IndexDamaged
+from indexer.gpu import Gpus
 from indexer.open_segment import Allowed, OpenSegment
 from indexer.segments import SealedFile, Segment, use_threads
 from indexer.spaces import LEFT_OUT, Space, newest_generation
@@ -30,6 +31,7 @@ class Snapshot:
     space: Space
     segments: tuple[OpenSegment, ...]
     tail: Tail
+    gpus: Gpus | None = None
 
     @property
     def images(self) -> int:
@@ -88,18 +90,21 @@ class Snapshot:
         return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
 
 
-def load_snapshot(connection: sqlite3.Connection, index_dir: Path, space: Space | None = None) -> Snapshot:
+def load_snapshot(
+    connection: sqlite3.Connection, index_dir: Path, space: Space | None = None, gpus: Gpus | None = None
+) -> Snapshot:
     """Read the newest generation, inside the read transaction that the caller holds.
 
     Args:
         space: whose vectors; None takes the live one's. Pictures without a vector there are not in the snapshot.
+        gpus: where large segments are searched; None: nowhere but here.
 
     Raises:
         IndexDamaged: a segment is missing or cut short.
     """
     generation, live = newest_generation(connection)
     space = space or live
-    nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim))
+    nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim), gpus)
     return _advance(nothing, connection, generation)
 
 
@@ -111,7 +116,7 @@ def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot
         or _is_without_one_of_its_segments(current, connection)
         or _has_been_elsewhere(current, connection)
     ):
-        return load_snapshot(connection, current.index_dir)
+        return load_snapshot(connection, current.index_dir, gpus=current.gpus)
     return _advance(current, connection, generation)
 
 
@@ -127,6 +132,7 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
     segments = [_with_removed(one, removed) for one in current.segments]
     segments += _freshly_opened(opened, connection)
     segments = [_with_approximation(one, approximations, connection) for one in segments]
+    segments = [_on_gpus(one, current.gpus) for one in segments]
     tail = current.tail.without(removed) if removed.size else current.tail
     if opened:
         sealed = np.concatenate([segment.ids for segment in opened])
@@ -191,6 +197,12 @@ def _with_approximation(one: OpenSegment, files: dict[int, str], connection: sql
         _log.warning("%s", error)
         opened = None
     return replace(one, approximation=opened, approximation_file=file)
+
+
+def _on_gpus(one: OpenSegment, gpus: Gpus | None) -> OpenSegment:
+    if gpus is None or one.placed is not None:
+        return one
+    return replace(one, placed=gpus.place(one.segment, one.approximation))
 
 
 def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tuple[Ids, Vectors]:

@@ -22,6 +22,7 @@ from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly,
 from indexer.feedback import Judgement
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
+from indexer.gpu import Gpus
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
 from indexer.recipe import EXACT
@@ -55,19 +56,23 @@ class IndexStore:
     `refresh` or of its own last commit, whatever others commit meanwhile. Safe to use from several threads.
     """
 
-    def __init__(self, index_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, index_dir: str | os.PathLike[str], *, gpus: Gpus | None = None) -> None:
         """Open the index in `index_dir`.
+
+        Args:
+            gpus: to search large segments on; the store closes them with itself.
 
         Raises:
             IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
         """
         self.index_dir = Path(index_dir).absolute()
+        self._gpus = gpus
         self._catalog = Catalog(self.index_dir)
         self._columns = Columns(self._catalog)
         self._refresh_lock = threading.Lock()
         self._is_disk_checked = False
         try:
-            self._version, self._snapshot = self._loaded(partial(load_snapshot, index_dir=self.index_dir))
+            self._version, self._snapshot = self._loaded(partial(load_snapshot, index_dir=self.index_dir, gpus=gpus))
         except BaseException:
             self._catalog.close()
             raise
@@ -499,6 +504,8 @@ class IndexStore:
     def close(self) -> None:
         """Let go of the files. Searches must have ended."""
         self._catalog.close()
+        if self._gpus is not None:
+            self._gpus.close()
 
     def _loaded(self, load: Callable[[sqlite3.Connection], Snapshot]) -> tuple[int, Snapshot]:
         """What there is to search, and the catalog's version just before."""

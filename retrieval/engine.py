@@ -16,6 +16,7 @@ from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.compaction import Compaction
 from indexer.duplicates import find_duplicates
 from indexer.errors import ModelMismatch
+from indexer.gpu import open_gpus
 from indexer.place import check_place
 from indexer.recipe import read_memory
 from indexer.segments import use_threads
@@ -106,6 +107,7 @@ class SearchEngine:
         *,
         model: str | os.PathLike[str] | None = None,
         device: str = "auto",
+        search_device: str = "cpu",
         threads: int | None = None,
         batch_size: int | None = None,
         limits: DecodeLimits = DecodeLimits(),
@@ -114,14 +116,17 @@ class SearchEngine:
 
         Args:
             model: what the index must have been built by, where it is now; None: whatever it was built by.
+            search_device: where vectors are compared: "cpu"; "cuda" or "cuda:1" for large segments, which the CPU
+                searches until they are there; or "auto" for whatever there is.
             index_dir, device, threads, batch_size, limits: as in `create`.
 
         Raises:
             IndexNotFound, IndexTooNew, IndexDamaged, IndexReadOnly
+            GpuUnavailable: a GPU is asked for to search on, and not there.
             ModelMismatch: the index was built by another model.
             UnknownModel, WeightsUnavailable, ModelDamaged
         """
-        store = IndexStore(index_dir)
+        store = IndexStore(index_dir, gpus=open_gpus(search_device))
         try:
             if model is not None:
                 described = describe_model(model)

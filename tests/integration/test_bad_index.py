@@ -17,6 +17,7 @@ import torch
 from commands import RETRIEVE, assert_one_line, retrieve, retrieve_json, retrieve_unprivileged
 from damage import flip_in_the_middle
 from indexer import sealing
+from indexer.errors import GpuUnavailable
 from indexer.integrity import verify
 from indexer.locks import JOB_LOCK
 from retrieval.encoder.artifact import prepare_model
@@ -386,3 +387,11 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_a_whole_index(tmp_path: Path, l
 def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         time.sleep(0.01)
+
+
+def test_a_gpu_to_search_on_that_is_not_there_is_named(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
+    with pytest.raises(GpuUnavailable, match="search device cuda is not available"):
+        SearchEngine.open(index, search_device="cuda")
+    with SearchEngine.open(index, search_device="auto") as engine:
+        assert engine.info().images
