@@ -98,7 +98,5 @@ def normalised(rows: NDArray[np.floating]) -> Rows:
 
 
 def _nearest(rows: Rows, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
-    index = faiss.index_factory(rows.shape[1], "Flat", faiss.METRIC_INNER_PRODUCT)
-    index.add(rows)
-    scores, found = index.search(queries, k)
+    scores, found = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
     return scores, found

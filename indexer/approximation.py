@@ -117,8 +117,7 @@ def open_approximation(segment: Segment, file: ApproximationFile) -> Approximati
     """
     path = segment.path.with_name(file.file)
     check_approximation(path, file)
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return Approximation(segment, index, file)
+    return Approximation(segment, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), file)
 
 
 def check_approximation(path: Path, file: ApproximationFile) -> None:

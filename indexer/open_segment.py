@@ -13,11 +13,11 @@ from indexer.gpu import PassesRows, Placed
 from indexer.segments import Segment, all_but, only
 from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, rows_of
 
-# Estimates, not measurements: beyond these, comparing all vectors that may be found, one by one, takes no longer.
-_MOST_OF_LISTS = 0.25
-_LEAST_OF_GRAPH = 0.3  # a walk through a graph of which fewer nodes are allowed gets lost
-_MOST_POOLED = 0.1  # of the rows, that are scored again
-_LEAST_OF_CODES = 0.1
+# From where comparing all that may be found, one by one, takes no longer (`bench_crossing.py`, 200,000 vectors: lists
+# cross at 0.4 of them, a graph at a share of 0.025; of random pictures, so with some distance for those that are not).
+_MOST_OF_LISTS = 0.4
+_LEAST_OF_GRAPH = 0.05
+_MOST_POOLED = 0.1  # of the rows, that are scored again: a bound, not a measurement
 _SAMPLE = 4096  # ids that say well enough what share of all may be found
 
 
@@ -134,4 +134,4 @@ def _for_fewer(approximation: Approximation, share: float, k: int) -> Tuning | N
     needed = math.ceil(effort * max(1.0, k / RECALL_K) / max(share, 1e-9))
     if approximation.lists is not None:
         return Tuning(needed, pool) if needed <= max(effort, _MOST_OF_LISTS * approximation.lists) else None
-    return Tuning(needed, pool) if share >= (_LEAST_OF_GRAPH if approximation.is_graph else _LEAST_OF_CODES) else None
+    return None if approximation.is_graph and share < _LEAST_OF_GRAPH else Tuning(needed, pool)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors import Ids, Mask, Neighbors, Vectors, is_marked, rank_scores, rows_of
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, inner_products, is_marked, rank_scores, rows_of
 
+_FEW = 4  # queries
 _LEAST_ROWS = 64  # below which neither growing nor shrinking is worth a thought
 
 
@@ -85,7 +86,10 @@ class Tail:
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> Neighbors:
         """The k nearest of each query, of those at whose ids `allowed` is true."""
-        # (Q, N); a few queries without BLAS, whose threads would spin on, on the cores that encode the next one
-        scores = np.einsum("qd,nd->qn", queries, self.vectors) if len(queries) <= 4 else queries @ self.vectors.T
-        scores[:, self.is_removed if allowed is None else self.is_removed | ~is_marked(allowed, self.ids)] = -np.inf
+        # A few queries without BLAS, whose threads would spin on, on the cores that encode the next one.
+        few = len(queries) <= _FEW
+        scores = inner_products(queries, self.vectors) if few else queries @ self.vectors.T  # (Q, N)
+        left_out = self.is_removed if allowed is None else self.is_removed | ~is_marked(allowed, self.ids)
+        if left_out.any():
+            scores[:, left_out] = -np.inf
         return rank_scores(self.ids, scores, k)

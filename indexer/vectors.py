@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -87,6 +89,19 @@ def merge_topk(parts: Sequence[Neighbors], k: int) -> Neighbors:
     return Neighbors(ids, scores)
 
 
+def inner_products(queries: Vectors, vectors: Vectors) -> Vectors:
+    """(Q, N) of (Q, D) queries and (N, D) vectors, C-contiguous both, in the calling thread alone."""
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    if len(vectors):
+        made: Any = faiss  # its stubs do not know this function
+        pointer = faiss.swig_ptr(vectors)
+        for row, query in enumerate(queries):
+            made.fvec_inner_products_ny(
+                faiss.swig_ptr(scores[row]), faiss.swig_ptr(query), pointer, vectors.shape[1], len(vectors)
+            )
+    return scores
+
+
 def rows_of(held: Ids, ids: Ids) -> tuple[Mask, NDArray[np.intp]]:
     """Look (N,) ids up among ascending ones: (N,) which are there, and the (M,) rows of those."""
     rows = np.searchsorted(held, ids)
@@ -96,7 +111,9 @@ def rows_of(held: Ids, ids: Ids) -> tuple[Mask, NDArray[np.intp]]:
 
 
 def is_marked(mask: Mask, ids: Ids) -> Mask:
-    """(N,) of a mask by picture id, what it says of (N,) ascending ids; false of those beyond its end."""
+    """(N,) of a mask by picture id, what it says of (N,) ascending ids; false of those beyond its end. Maybe a view."""
+    if ids.size and ids[0] + ids.size == ids[-1] + 1 <= len(mask):
+        return mask[ids[0] : ids[-1] + 1]
     inside = np.searchsorted(ids, len(mask))
     marked = np.zeros(len(ids), np.bool_)
     marked[:inside] = mask[ids[:inside]]

@@ -463,7 +463,7 @@ def test_a_store_that_opens_while_files_are_replaced_opens_the_new_ones(
     load = indexer.store.load_snapshot
     attempts: list[int] = []
 
-    def load_late(connection: object, index_dir: Path) -> object:
+    def load_late(connection: object, index_dir: Path, gpus: None) -> object:
         attempts.append(1)
         if len(attempts) == 1:
             connection.execute("SELECT * FROM segments").fetchall()  # type: ignore[attr-defined]
