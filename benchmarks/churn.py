@@ -26,7 +26,7 @@ from retrieval.threads import usable_cores
 DIM = 256
 _K = 10
 _REFRESH_EVERY_S = 0.1
-_WRITER_NICENESS = 10
+_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Seen:
     """What readers saw.
 
     Attributes:
-        answers, undisturbed: searches beside the writer, and before it began, each over as many seconds.
+        answers, undisturbed: searches beside the writer and the compaction, and as many seconds long without them: half
+            before and half after, since the index grows meanwhile.
         generations: that the writer made.
         wrong: answers that are not of their generation, half of one, or of one that was old at a refresh.
         errors: of readers and the writer.
@@ -81,7 +82,7 @@ def vectors_of(rows: range) -> NDArray[np.float32]:
 
 
 def run(folder: Path, churn: Churn, seconds: float, readers: int = 4, recipe: str = "auto") -> Seen:
-    """Let readers search for so long without, and for so long with a writer and, half-way, a compaction beside them."""
+    """Let readers search beside a writer and, half-way, a compaction, both niced; as long without, before and after."""
     index_dir = folder / "index"
     with closing(IndexStore.create(index_dir, model_name="made up", model_fingerprint="0", dim=DIM)) as store:
         store.commit(Changes(puts=list(_puts(range(churn.base)))))
@@ -99,38 +100,50 @@ def run(folder: Path, churn: Churn, seconds: float, readers: int = 4, recipe: st
         child.start()
     ready.wait()
     began = time.monotonic()
-    time.sleep(seconds)
+    time.sleep(seconds / 2)
     writer = context.Process(target=_write, args=(index_dir, churn, seconds, newest, reports))
     disturbed = time.monotonic()
     writer.start()
     time.sleep(seconds / 2)
-    try:
-        with closing(IndexStore(index_dir)) as store, store.job("compact"):
-            store.compact()
-        compaction_error = []
-    except Exception as error:  # an edge: whatever it is, it is reported
-        compaction_error = [f"compaction: {type(error).__name__}: {error}"]
+    compaction = context.Process(target=_compact, args=(index_dir, reports))
+    compaction.start()
     writer.join()
+    compaction.join()
+    still = time.monotonic()
+    time.sleep(seconds / 2)
     ended = time.monotonic()
     done.set()
-    seen = Seen(errors=compaction_error)
-    for _ in range(readers + 1):
-        kind, *report = reports.get()
-        if kind == "writer":
-            seen.generations, errors = report
-            seen.errors += errors
-            continue
-        times, wrong, errors = report
-        answered = np.array(times)
-        rate = np.count_nonzero((answered >= began) & (answered < disturbed)) / (disturbed - began)
-        seen.undisturbed += round(rate * seconds)
-        rate = np.count_nonzero((answered >= disturbed) & (answered < ended)) / (ended - disturbed)
-        seen.answers += round(rate * seconds)
-        seen.wrong += wrong
+    seen = Seen()
+    for _ in range(readers + 2):
+        kind, *report, errors = reports.get()
         seen.errors += errors
+        if kind == "writer":
+            (seen.generations,) = report
+        elif kind == "reader":
+            times, wrong = report
+            seen.wrong += wrong
+            for start, stop, share in ((began, disturbed, 0.5), (still, ended, 0.5)):
+                seen.undisturbed += round(share * seconds * _rate(times, start, stop))
+            seen.answers += round(seconds * _rate(times, disturbed, still))
     for child in children:
         child.join()
     return seen
+
+
+def _rate(times: list[float], start: float, stop: float) -> float:
+    answered = np.array(times)
+    return float(np.count_nonzero((answered >= start) & (answered < stop)) / (stop - start))
+
+
+def _compact(index_dir: Path, reports: Any) -> None:
+    os.nice(_NICENESS)
+    errors = []
+    try:
+        with closing(IndexStore(index_dir)) as store, store.job("compact"):
+            store.compact()
+    except Exception as error:  # an edge: whatever it is, it is reported
+        errors.append(f"compaction: {type(error).__name__}: {error}")
+    reports.put(("compaction", errors))
 
 
 def _puts(rows: range) -> Iterator[Put]:
@@ -139,7 +152,7 @@ def _puts(rows: range) -> Iterator[Put]:
 
 
 def _write(index_dir: Path, churn: Churn, seconds: float, newest: "Synchronized[int]", reports: Any) -> None:
-    os.nice(_WRITER_NICENESS)
+    os.nice(_NICENESS)
     errors = []
     generation = 1
     try:
