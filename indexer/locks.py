@@ -1,4 +1,4 @@
-"""One long job at a time: a lock on the index that says who holds it, and that the kernel frees after a kill."""
+"""One long job at a time, and one server: locks that say who holds them, and that the kernel frees after a kill."""
 
 import fcntl
 import json
@@ -6,29 +6,43 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from indexer.errors import IndexBusy
 from indexer.files import translated_os_errors
 
 JOB_LOCK = "job.lock"
+SERVER_LOCK = "server.lock"
 SEAL_LOCK = "seal.lock"
 
 
-@contextmanager
-def job_lock(index_dir: Path, verb: str) -> Iterator[None]:
+def job_lock(index_dir: Path, verb: str) -> AbstractContextManager[None]:
     """Hold the index's job lock; syncs, refreshes and rebuilds take it, upserts and readers never.
 
     Raises:
         IndexBusy: another process holds it; names its process, host and verb.
     """
-    path = index_dir / JOB_LOCK
+    return _named_lock(index_dir, JOB_LOCK, verb, "wait for it to end, then run again")
+
+
+def server_lock(index_dir: Path) -> AbstractContextManager[None]:
+    """Hold the lock of the one server that writes to an index.
+
+    Raises:
+        IndexBusy: another process holds it; names its process and host.
+    """
+    return _named_lock(index_dir, SERVER_LOCK, "serve", "stop it, or serve this index with --read-only")
+
+
+@contextmanager
+def _named_lock(index_dir: Path, name: str, verb: str, remedy: str) -> Iterator[None]:
+    path = index_dir / name
     with translated_os_errors(path):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         if not _try_lock(descriptor):
-            raise IndexBusy(f"index {index_dir} is busy: {_holder(descriptor)}; wait for it to end, then run again")
+            raise IndexBusy(f"index {index_dir} is busy: {_holder(descriptor)}; {remedy}")
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "verb": verb, "since": time.strftime("%F %T")}
         with translated_os_errors(path):
             os.ftruncate(descriptor, 0)

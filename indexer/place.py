@@ -6,7 +6,7 @@ from pathlib import Path
 from indexer.catalog import CATALOG_FILE
 from indexer.errors import IndexerError, IndexExists, IndexNotFound
 from indexer.files import network_file_system, translated_os_errors
-from indexer.locks import JOB_LOCK, SEAL_LOCK
+from indexer.locks import JOB_LOCK, SEAL_LOCK, SERVER_LOCK
 
 
 def check_place(index_dir: str | os.PathLike[str]) -> None:
@@ -56,4 +56,4 @@ def refuse_second(folder: Path) -> None:
 
 
 def _may_be_there_before(name: str) -> bool:
-    return name in (JOB_LOCK, SEAL_LOCK) or name.startswith(f".{CATALOG_FILE}.tmp")
+    return name in (JOB_LOCK, SEAL_LOCK, SERVER_LOCK) or name.startswith(f".{CATALOG_FILE}.tmp")

@@ -20,6 +20,7 @@ from indexer.columns import Columns
 from indexer.compaction import Compaction
 from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly, RecipeError
 from indexer.feedback import Judgement
+from indexer.fields import FieldSummary, summarise_fields
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
 from indexer.gpu import Gpus
@@ -110,6 +111,10 @@ class IndexStore:
     def space(self) -> Space:
         """The live embedding space: which model's vectors these are."""
         return self._snapshot.space
+
+    def is_behind(self) -> bool:
+        """Whether somebody has committed since this store's generation; costs microseconds."""
+        return self._catalog.version() != self._version
 
     def refresh(self) -> int:
         """Move to the newest generation and return its number; costs in proportion to what changed."""
@@ -416,6 +421,11 @@ class IndexStore:
         """What was said of pictures that are still there, the newest first; of how many others something was said."""
         with self._catalog.read() as connection:
             return feedback.judgements(connection, self.index_dir), feedback.count_stale(connection)
+
+    def fields(self) -> list[FieldSummary]:
+        """What the metadata of the newest pictures holds."""
+        with self._catalog.read_apart() as connection:
+            return summarise_fields(connection)
 
     def products(self) -> int:
         """The number of different products in the newest generation."""

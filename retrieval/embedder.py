@@ -62,11 +62,11 @@ class Embedder:
         """
         encoder = self.encoder
         if len(images) == 1:
-            return encoder.encode(self._pixels(images[0], box)[np.newaxis])
+            return encoder.encode(self.pixels(images[0], box)[np.newaxis])
         parts = [np.empty((0, encoder.dim), np.float32)]
         with ThreadPoolExecutor(usable_cores()) as pool:
             for start in range(0, len(images), _AT_ONCE):
-                pixels = pool.map(lambda image: self._pixels(image, box), images[start : start + _AT_ONCE])
+                pixels = pool.map(lambda image: self.pixels(image, box), images[start : start + _AT_ONCE])
                 parts.append(encoder.encode(np.stack(list(pixels))))
         return np.concatenate(parts)
 
@@ -82,16 +82,21 @@ class Embedder:
         mean: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
         return mean
 
-    def close(self) -> None:
-        """Let go of the encoder."""
-        if self._encoder is not None:
-            self._encoder.close()
+    def pixels(self, image: ImageLike, box: Box | None = None) -> NDArray[np.uint8]:
+        """(3, P, P) of a picture, or of the part `box` of it, as the encoder takes it.
 
-    def _pixels(self, image: ImageLike, box: Box | None) -> NDArray[np.uint8]:
+        Raises:
+            PictureError: it cannot be used; names it where it has a name.
+        """
         how = self.encoder.preprocessing
         with naming(image):
             pixels = decode(image, min_side_px=decode_min_side(how), box=box, limits=self._limits)
         return preprocess(pixels, how)
+
+    def close(self) -> None:
+        """Let go of the encoder."""
+        if self._encoder is not None:
+            self._encoder.close()
 
 
 @contextmanager

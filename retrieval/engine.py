@@ -16,6 +16,7 @@ from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
 from indexer.compaction import Compaction
 from indexer.duplicates import find_duplicates
 from indexer.errors import ModelMismatch
+from indexer.fields import FieldSummary
 from indexer.gpu import open_gpus
 from indexer.place import check_place
 from indexer.recipe import read_memory
@@ -34,8 +35,9 @@ from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
 from retrieval.live import Live, LiveIndex
-from retrieval.records import Box, box_text
-from retrieval.results import Duplicate, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
+from retrieval.prepared import EmbeddedQuery, PreparedQuery, embed_together
+from retrieval.records import Box, box_of, box_text
+from retrieval.results import Duplicate, IndexedPicture, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.threads import thread_budget, usable_cores
 
@@ -146,6 +148,28 @@ class SearchEngine:
     def generation(self) -> int:
         """The generation that searches answer from."""
         return self._index.now.snapshot.generation
+
+    @property
+    def images(self) -> int:
+        """The number of pictures in that generation."""
+        return self._index.now.snapshot.images
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """Which pictures are too large, and whether truncated ones are taken."""
+        return self._limits
+
+    def load_model(self) -> None:
+        """Load the encoder now, rather than at the first picture's cost.
+
+        Raises:
+            UnknownModel, WeightsUnavailable, ModelDamaged, DeviceUnavailable, ModelMismatch
+        """
+        self._check_usable()
+        encoder = self._index.now.model.embedder.encoder
+        side = encoder.preprocessing.input_px
+        for count in (1, encoder.batch_size):
+            encoder.encode(np.zeros((count, 3, side, side), np.uint8))
 
     @property
     def model_fingerprint(self) -> str:
@@ -391,6 +415,35 @@ class SearchEngine:
         checked = check_unit_rows(vectors, space.dim)
         return self._answer(live, checked, [None] * len(checked), k, refined)
 
+    def prepare(self, image: ImageLike, box: Box | None = None) -> PreparedQuery:
+        """Decode a query: the first of the three steps of `search`, for servers that embed several callers' together.
+
+        Raises:
+            PictureError: it cannot be used.
+        """
+        self._check_usable()
+        live = self._index.now
+        return PreparedQuery(live, live.model.embedder.pixels(image, box))
+
+    def embed_prepared(self, queries: Sequence[PreparedQuery]) -> list[EmbeddedQuery]:
+        """Embed queries at once: the second step."""
+        self._check_usable()
+        return embed_together(queries)
+
+    def search_embedded(self, query: EmbeddedQuery, k: int = 10, **refined: Unpack[Refinements]) -> SearchResult:
+        """Search for a query: the third step. In the newest generation, or the last one of the model that embedded it.
+
+        Args:
+            k, refined: as in `search`.
+
+        Raises:
+            ValueError, QueryError, FilterError, UnknownKey, ModelError: as for `search`.
+        """
+        self._check_usable()
+        now = self._index.now
+        live = now if now.model is query.live.model else query.live
+        return self._answer(live, query.vector, [None], k, refined)[0]
+
     def duplicates(self, score: float = 0.98) -> list[list[Duplicate]]:
         """Groups of indexed pictures that are nearly the same, each by ascending key.
 
@@ -451,9 +504,21 @@ class SearchEngine:
         self._check_usable()
         model = self._index.now.model
         vectors = model.embedder.embed([a, b])
-        fingerprint = model.space.model_fingerprint
-        matcher = find_matcher(model.address, fingerprint)
-        return compare(vectors, (_name_of(a), _name_of(b)), matcher, fingerprint, false_accept_rate)
+        return _compared(model, vectors, (_name_of(a), _name_of(b)), false_accept_rate)
+
+    def match_embedded(
+        self, a: EmbeddedQuery, b: EmbeddedQuery, *, false_accept_rate: float | None = None
+    ) -> MatchResult:
+        """As `match`, of pictures that are embedded already.
+
+        Raises:
+            ModelMismatch: another model has become the index's between the two.
+            ModelDamaged, ModelError: as for `match`.
+        """
+        self._check_usable()
+        model = a.live.model
+        check_model(self.index_dir, model.space, "another model", b.live.model.space.model_fingerprint)
+        return _compared(model, np.concatenate([a.vector, b.vector]), (None, None), false_accept_rate)
 
     def embed(self, images: Sequence[ImageLike]) -> Vectors:
         """(N, D) unit embeddings of N pictures, as the index's model sees them.
@@ -527,6 +592,38 @@ class SearchEngine:
         check_recipe(settings.recipe, self._store.space.dim)
         return settings
 
+    def picture(self, key: str) -> IndexedPicture:
+        """What the index holds under a key, in the newest generation.
+
+        Raises:
+            UnknownKey: nothing.
+        """
+        self._check_usable()
+        found = self._store.picture(key)
+        if found is None:
+            raise UnknownKey(f"no picture {key!r} in index {self.index_dir}")
+        attributes = found.attributes
+        return IndexedPicture(
+            found.key,
+            found.path,
+            attributes.product_id,
+            attributes.label,
+            attributes.metadata,
+            box_of(found.box),
+            found.content_hash,
+            found.source_id is None,
+        )
+
+    def fields(self) -> list[FieldSummary]:
+        """What the metadata of the newest pictures holds: what conditions can be made of."""
+        self._check_usable()
+        return self._store.fields()
+
+    def is_behind(self) -> bool:
+        """Whether `refresh` would find something new; costs microseconds."""
+        self._check_usable()
+        return self._store.is_behind()
+
     def refresh(self) -> int:
         """Move to the newest generation that anybody has committed, with its model, and return its number.
 
@@ -576,6 +673,13 @@ class SearchEngine:
             )
         if self._is_closed:
             raise EngineUnusable(f"the engine of {self.index_dir} is closed; open it again")
+
+
+def _compared(
+    model: IndexModel, vectors: Vectors, names: tuple[str | None, str | None], false_accept_rate: float | None
+) -> MatchResult:
+    fingerprint = model.space.model_fingerprint
+    return compare(vectors, names, find_matcher(model.address, fingerprint), fingerprint, false_accept_rate)
 
 
 def _name_of(image: object) -> str | None:

@@ -21,6 +21,7 @@ VERBS = {
     "index": "Make a folder or manifest of pictures searchable.",
     "query": "Find the indexed pictures that look like a picture.",
     "dedup": "List pictures that are nearly the same.",
+    "serve": "Answer programs and people over HTTP.",
     "train": "Teach an encoder what is the same product in your catalogue.",
     "evaluate": "Say how good a model or an index is.",
     "match": "Say whether two pictures show the same product.",

@@ -13,7 +13,7 @@ from retrieval.results.evaluation import (
 from retrieval.results.feedback import Contradiction, FeedbackReport, FeedbackUse
 from retrieval.results.indexing import IndexInfo, IndexReport, ModelInfo
 from retrieval.results.moving import MoveReport, RefreshReport, Reign
-from retrieval.results.searching import Duplicate, Hit, MatchResult, SearchResult
+from retrieval.results.searching import Duplicate, Hit, IndexedPicture, MatchResult, SearchResult
 from retrieval.results.training import TrainingReport
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Hit",
     "IndexInfo",
     "IndexReport",
+    "IndexedPicture",
     "LeftOut",
     "MatchResult",
     "ModelInfo",

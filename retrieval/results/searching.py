@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval.records import Box
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -84,6 +86,44 @@ class Duplicate:
     def to_dict(self) -> dict[str, Any]:
         """The stable shape."""
         return {"key": self.key, "path": None if self.path is None else str(self.path), "score": self.score}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedPicture:
+    """One picture of the index.
+
+    Attributes:
+        key: the caller's name for it.
+        path: of its file, absolute.
+        product_id, label: what it shows, or None.
+        metadata: whatever the manifest or the upsert said.
+        box: the part that is embedded, or None for all of it.
+        content_hash: xxh3 of the file's bytes, 128 bits in hexadecimal.
+        is_upserted: it came by an upsert, and no gallery's sync touches it.
+    """
+
+    key: str
+    path: Path
+    product_id: str | None
+    label: str | None
+    metadata: Mapping[str, Any]
+    box: Box | None
+    content_hash: str
+    is_upserted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape."""
+        return {
+            "key": self.key,
+            "path": str(self.path),
+            "product_id": self.product_id,
+            "label": self.label,
+            "metadata": dict(self.metadata),
+            "box": None if self.box is None else list(self.box[:4]),
+            "box_is_relative": self.box is not None and self.box.is_relative,
+            "content_hash": self.content_hash,
+            "is_upserted": self.is_upserted,
+        }
 
 
 @dataclass(frozen=True, slots=True)

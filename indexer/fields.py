@@ -1,0 +1,54 @@
+"""What can conditions be made of? The fields of the metadata, their types and what they commonly hold."""
+
+import sqlite3
+from dataclasses import dataclass, field
+
+SAMPLE = 50_000  # pictures: a tenth of a second
+_MOST_TEXTS = 24
+_KINDS = {"integer": "number", "real": "number", "text": "text", "true": "boolean", "false": "boolean"}
+
+
+@dataclass(slots=True)
+class FieldSummary:
+    """One field of the metadata.
+
+    Attributes:
+        name: of the field.
+        kinds: of its values: "number", "text", "boolean", "list".
+        pictures: of those that were looked at, how many have it.
+        least, greatest: of its numbers; None where it has none.
+        texts: the commonest, those first that the most pictures have.
+    """
+
+    name: str
+    kinds: list[str] = field(default_factory=list)
+    pictures: int = 0
+    least: float | None = None
+    greatest: float | None = None
+    texts: list[str] = field(default_factory=list)
+
+
+def summarise_fields(connection: sqlite3.Connection) -> list[FieldSummary]:
+    """The fields of the newest `SAMPLE` pictures, by name, inside the read transaction that the caller holds."""
+    newest = f"SELECT metadata FROM attributes WHERE until IS NULL ORDER BY picture_id DESC LIMIT {SAMPLE}"
+    values = f"FROM ({newest}) a, json_each(a.metadata) v"
+    found: dict[str, FieldSummary] = {}
+    rows = connection.execute(
+        f"SELECT v.key, v.type, count(*), min(v.value), max(v.value) {values} WHERE v.type != 'null' GROUP BY 1, 2"
+    )
+    for name, kind, pictures, least, greatest in rows:
+        one = found.setdefault(name, FieldSummary(name))
+        one.pictures += pictures
+        said = _KINDS.get(kind, "list")
+        if said not in one.kinds:
+            one.kinds.append(said)
+        if said == "number":
+            one.least = float(least) if one.least is None else min(one.least, float(least))
+            one.greatest = float(greatest) if one.greatest is None else max(one.greatest, float(greatest))
+    texts = connection.execute(
+        f"SELECT v.key, v.value, count(*) {values} WHERE v.type = 'text' GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
+    )
+    for name, text, _ in texts:
+        if len(found[name].texts) < _MOST_TEXTS:
+            found[name].texts.append(text)
+    return sorted(found.values(), key=lambda one: one.name)

@@ -1,0 +1,168 @@
+"""What came in a request's body? Read whole within a size and a time; a picture as it is or in a form, or JSON."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.datastructures import QueryParams, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from retrieval.service.problems import Problem
+from retrieval.service.settings import ServiceSettings
+
+_PICTURE_TYPES = ("image/", "application/octet-stream")
+_MOST_FIELDS = 200
+
+
+class Body(NamedTuple):
+    """What a request brought.
+
+    Attributes:
+        pictures: the files' contents.
+        fields: of the query string, and over these of the form or of the JSON object.
+    """
+
+    pictures: list[bytes]
+    fields: dict[str, Any]
+
+
+async def read_body(request: Request, settings: ServiceSettings, *, most_pictures: int = 1) -> Body:
+    """Read a request that brings pictures, or fields alone.
+
+    Raises:
+        Problem: it is too large or too slow, of a type that is not understood, or cannot be parsed.
+    """
+    content = await read_bytes_of(request, settings)
+    fields = fields_of(request.query_params)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        pictures, said = await _form(request, content, most_pictures)
+        return Body(pictures, fields | said)
+    if kind == "application/json":
+        return Body([], fields | _object(content))
+    if content and kind.startswith(_PICTURE_TYPES):
+        return Body([content], fields)
+    if not content:
+        raise Problem(400, "the body is empty; send a picture, a form with one, or JSON")
+    raise Problem(
+        415, f"content type {kind[:100]!r} is not understood; send image/*, multipart/form-data or application/json"
+    )
+
+
+async def read_bytes_of(request: Request, settings: ServiceSettings) -> bytes:
+    """The body's bytes.
+
+    Raises:
+        Problem: 413 too large, 408 too slow.
+        ClientDisconnect: nobody waits for an answer.
+    """
+    limit = settings.max_upload_bytes
+    said = request.headers.get("content-length", "0")
+    if said.isdecimal() and int(said) > limit:
+        raise _too_large(limit)
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+    except TimeoutError:
+        raise Problem(
+            408, f"the body has not come within {settings.body_timeout_s:g} s", headers={"Connection": "close"}
+        ) from None
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        f"the body is larger than {limit} bytes (the server's --max-upload)",
+        headers={"Connection": "close"},
+    )
+
+
+def fields_of(query: QueryParams) -> dict[str, Any]:
+    """The fields of a query string; those that are given more than once as lists."""
+    return {name: values[0] if len(values) == 1 else values for name in query if (values := query.getlist(name))}
+
+
+def checked(model: type[BaseModel], fields: Mapping[str, Any]) -> Any:
+    """Fields as a model takes them. One value where a list is meant is a list of one.
+
+    Raises:
+        Problem: a field is unknown, or not what it must be; names it.
+    """
+    lists = {name for name, one in model.model_fields.items() if "list" in str(one.annotation)}
+    said = {name: [value] if name in lists and isinstance(value, str) else value for name, value in fields.items()}
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        raise Problem(422, _first_of(error)) from error
+
+
+def checked_value(kind: Any, name: str, value: Any) -> Any:
+    """A single value as a type takes it.
+
+    Raises:
+        Problem: it is not one; names it.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise Problem(422, _first_of(error, name)) from error
+
+
+def _first_of(error: ValidationError, name: str = "") -> str:
+    first, count = error.errors()[0], error.error_count()
+    place = ".".join([name, *map(str, first["loc"])] if name else map(str, first["loc"])) or "the body"
+    said = "" if isinstance(first.get("input"), dict) else f", {str(first.get('input'))[:80]!r} given"
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}{said}{more}"
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is not JSON: {str(error)[:200]}") from error
+    if not isinstance(said, dict):
+        raise Problem(422, "the body must be a JSON object")
+    return said
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+async def _form(request: Request, content: bytes, most_pictures: int) -> tuple[list[bytes], dict[str, Any]]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    try:
+        parser = MultiPartParser(request.headers, stream(), max_files=most_pictures, max_fields=_MOST_FIELDS)
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, AssertionError) as error:
+        said = getattr(error, "message", None) or "no boundary, or parts that are not as they should be"
+        raise Problem(400, f"the form cannot be parsed: {said}") from error
+    try:
+        pictures = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        texts: dict[str, list[str]] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                texts.setdefault(name, []).append(value)
+    finally:
+        await form.close()
+    return pictures, {name: one_or_all(values) for name, values in texts.items()}
+
+
+def one_or_all(values: Sequence[str]) -> Any:
+    """A field that is given once is its value; else the list of them."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+__all__ = ["Body", "ClientDisconnect", "checked", "checked_value", "fields_of", "read_body", "read_bytes_of"]

@@ -1,0 +1,161 @@
+"""The pictures of the index by their keys: putting, changing, removing, and looking at them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from retrieval.errors import PictureError
+from retrieval.images import read_bytes
+from retrieval.images.headers import format_of
+from retrieval.results import IndexedPicture
+from retrieval.service.bodies import checked, read_body
+from retrieval.service.deps import allow_reading, allow_writing, service_of
+from retrieval.service.openapi import GENERATION, PICTURE, answers, bytes_of, json_body, picture_or
+from retrieval.service.options import AttributesOfPicture, FeedbackBody, Key, Upsert
+from retrieval.service.problems import Problem
+from retrieval.service.searching import json_of
+from retrieval.service.thumbnails import SIDES_PX
+
+reading = APIRouter(dependencies=[Depends(allow_reading)], tags=["pictures"])
+writing = APIRouter(dependencies=[Depends(allow_writing)], tags=["pictures"])
+
+_TYPES = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp",
+    "TIFF": "image/tiff", "AVIF": "image/avif", "HEIF": "image/heif",
+}  # fmt: skip
+KeyInQuery = Annotated[Key, Query()]
+Pixels = Annotated[int, Query(ge=SIDES_PX[0], le=SIDES_PX[1], description="The longer side at most.")]
+
+
+@writing.put(
+    "/v1/images",
+    summary="Add a picture, or put it in the place of what a key holds",
+    responses=answers(GENERATION, 404),
+    openapi_extra=picture_or(None, Upsert),
+)
+async def put(request: Request, key: KeyInQuery) -> Response:
+    """Durable when it is answered; `generation` is the one from which it is found, for `min_generation`."""
+    service = service_of(request)
+    with service.queue.place():
+        body = await read_body(request, service.settings)
+        fields = {name: value for name, value in body.fields.items() if name != "key"}
+        options: Upsert = checked(Upsert, fields)
+        if not body.pictures:
+            raise Problem(422, "no picture came; send its bytes, or a form with a file")
+
+        def upsert() -> int:
+            return service.engine.upsert(
+                key,
+                body.pictures[0],
+                product_id=options.product_id,
+                label=options.label,
+                metadata=options.metadata,
+                box=options.box,
+            )
+
+        generation = await service.queue.run(upsert)
+    return json_of({"key": key, "generation": generation})
+
+
+@writing.patch(
+    "/v1/images",
+    summary="Change what is known of a picture",
+    responses=answers(GENERATION, 404),
+    openapi_extra=json_body(AttributesOfPicture),
+)
+async def patch(request: Request, key: KeyInQuery) -> Response:
+    """What is not sent stays as it is; `metadata` is replaced as a whole. No vector is touched."""
+    service = service_of(request)
+    with service.queue.place():
+        body = await read_body(request, service.settings, most_pictures=0)
+        fields = {name: value for name, value in body.fields.items() if name != "key"}
+        changes: AttributesOfPicture = checked(AttributesOfPicture, fields)
+        given = {name: value for name, value in changes if name in changes.model_fields_set}
+        if given.get("metadata", {}) is None:
+            given["metadata"] = {}
+        generation = await service.queue.run(lambda: service.engine.update_metadata(key, **given))
+    return json_of({"key": key, "generation": generation})
+
+
+@writing.delete("/v1/images", summary="Remove a picture", responses=answers(GENERATION, 404))
+async def delete(request: Request, key: KeyInQuery) -> Response:
+    """Durable when it is answered; `generation` is the one from which it is gone."""
+    service = service_of(request)
+    with service.queue.place():
+        generation = await service.queue.run(service.engine.remove, key)
+    return json_of({"key": key, "generation": generation})
+
+
+@writing.post(
+    "/v1/feedback",
+    summary="Say that a hit was chosen or rejected",
+    responses=answers(None, 404),
+    openapi_extra=json_body(FeedbackBody),
+    status_code=204,
+)
+async def feedback(request: Request) -> Response:
+    """The next `retrieve refresh` learns from it."""
+    service = service_of(request)
+    with service.queue.place():
+        body = await read_body(request, service.settings, most_pictures=0)
+        said: FeedbackBody = checked(FeedbackBody, body.fields)
+
+        def record() -> None:
+            query = service.engine.picture(said.query_key)
+            service.engine.record_feedback(query.path, said.key, said.relevant, source=said.source, box=query.box)
+
+        await service.queue.run(record)
+    return Response(status_code=204)
+
+
+@reading.get("/v1/images", summary="What is known of a picture", responses=answers(PICTURE, 404))
+async def get(request: Request, key: KeyInQuery) -> Response:
+    """In the newest generation."""
+    service = service_of(request)
+    picture = await service.queue.run(service.engine.picture, key)
+    return json_of(picture.to_dict())
+
+
+@reading.get("/v1/images/content", summary="A picture's file", responses=answers(bytes_of(*_TYPES.values()), 404))
+async def content(request: Request, key: KeyInQuery) -> Response:
+    """As it lies on the disk."""
+    service = service_of(request)
+    picture = await service.queue.run(service.engine.picture, key)
+    with _no_longer_there(key):
+        found = await service.queue.run(read_bytes, picture.path)
+    kind = _TYPES.get(format_of(found[:64]) or "")
+    if kind is None:
+        raise Problem(404, f"the file of {key!r} is no picture any more")
+    return _cached(request, picture, found, kind)
+
+
+@reading.get("/v1/images/thumbnail", summary="A picture, small", responses=answers(bytes_of("image/jpeg"), 404))
+async def thumbnail(request: Request, key: KeyInQuery, side_px: Pixels = 256) -> Response:
+    """The part that is embedded, where that is a part, as a JPEG."""
+    service = service_of(request)
+    picture = await service.queue.run(service.engine.picture, key)
+    with _no_longer_there(key):
+        small = await service.queue.run(service.thumbnails.of, picture, side_px)
+    return _cached(request, picture, small, "image/jpeg", f"-{side_px}")
+
+
+@contextmanager
+def _no_longer_there(key: str) -> Iterator[None]:
+    """A picture that was indexed and whose file cannot be used now is one that is not found."""
+    try:
+        yield
+    except PictureError as error:
+        raise Problem(404, f"the file of {key!r} cannot be used: {error}") from error
+
+
+def _cached(request: Request, picture: IndexedPicture, content: bytes, kind: str, suffix: str = "") -> Response:
+    """A picture that a browser may keep, and asks about again."""
+    tag = f'"{picture.content_hash}{suffix}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=kind)

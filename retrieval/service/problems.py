@@ -1,0 +1,71 @@
+"""What is said where something goes wrong: problem+json (RFC 9457), in the words of the library's own errors."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from indexer import errors as of_index
+from retrieval import errors
+from retrieval.service.metrics import Metrics
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+# The first that fits; what is not among them is a fault of ours.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.PictureTooLarge, 413),
+    (errors.PictureError, 422),
+    (errors.QueryError, 422),
+    (errors.UnknownKey, 404),
+    (errors.UnknownModel, 503),
+    (errors.WeightsUnavailable, 503),
+    (errors.ModelDamaged, 503),
+    (errors.ModelError, 422),  # asked for a probability that nobody knows
+    (errors.EngineUnusable, 503),
+    (of_index.FilterError, 422),
+    (of_index.VectorError, 422),
+    (of_index.ModelMismatch, 409),
+    (of_index.IndexReadOnly, 403),
+    (of_index.IndexBusy, 503),
+    (of_index.DiskFull, 507),
+    (ValueError, 422),
+)
+
+
+class Problem(Exception):
+    """A request that is answered with a problem.
+
+    Args:
+        status: of HTTP.
+        detail: one line for whoever sent it: the thing, the value, the limit, the remedy.
+        headers: of the answer.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """What an error of the library is to who caused it; None for one that nobody should have caused."""
+    if isinstance(error, Problem):
+        return error
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
+    if status is None:
+        return None
+    return Problem(status, str(error), {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None)
+
+
+def response_of(problem: Problem, request_id: str, metrics: Metrics) -> Response:
+    """The answer."""
+    metrics.errors.labels(str(problem.status)).inc()
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+    }
+    return Response(json.dumps(content), problem.status, problem.headers, MEDIA_TYPE)
