@@ -20,6 +20,7 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 │   └── TrainingCollapsed     every picture is embedded at nearly the same place
 ├── RefreshError              an index cannot move to another model; it stays with its own
 ├── DeviceUnavailable         the device asked for is not there
+├── ServiceError              a server cannot be reached, or cannot do what is asked now
 ├── QueryError            a search says nothing to look for
 ├── UnknownKey                no picture of that name is in the index
 └── EngineUnusable            the engine is closed, or was inherited through a fork
@@ -107,6 +108,18 @@ class RefreshError(RetrievalError):
 
 class DeviceUnavailable(RetrievalError):
     """The device asked for is not on this machine."""
+
+
+class ServiceError(RetrievalError):
+    """A server cannot be reached, or cannot do now what is asked.
+
+    Attributes:
+        status: of HTTP, or None where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class QueryError(RetrievalError):

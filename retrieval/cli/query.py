@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from retrieval.images import DecodeLimits
 from retrieval.records import Box
 from retrieval.results import SearchResult
 
+if TYPE_CHECKING:
+    from retrieval.client import Client
+
 NO_MATCH = 4
 FAILED = 1
 STANDARD_INPUT = "-"
@@ -39,6 +43,8 @@ STANDARD_INPUT = "-"
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
+@click.option("--url", metavar="URL", help="Ask the server there (`retrieve serve`), in place of an index here.")
+@click.option("--api-key", envvar="RETRIEVE_API_KEY", metavar="KEY", help="That server's. Default: $RETRIEVE_API_KEY.")
 @click.option("--model", metavar="DIR", help="Where the model of the index is now, if its folder has moved.")
 @device_option
 @picture_limit_options
@@ -53,6 +59,8 @@ def command(
     only_paths: bool,
     null_ended: bool,
     sheet: Path | None,
+    url: str | None,
+    api_key: str | None,
     model: str | None,
     device: str,
     max_megapixels: float,
@@ -81,15 +89,23 @@ def command(
         raise click.UsageError("--paths and --json exclude each other")
     if crops and box is not None:
         raise click.UsageError("--crops and --box exclude each other")
+    if url is not None and (crops or model is not None or index_dir is not None):
+        raise click.UsageError("--url excludes --index, --model and --crops: the server has its own")
     limits = DecodeLimits(max_megapixels, allow_truncated)
     failed = False
     results: list[SearchResult] = []
-    with SearchEngine.open(find_index(index_dir), model=model, device=device, limits=limits) as engine:
+    asked = (
+        _at(url, api_key)
+        if url
+        else SearchEngine.open(find_index(index_dir), model=model, device=device, limits=limits)
+    )
+    wishes: dict[str, Any] = {"k": k, "box": box, **({"crops": True} if crops else {}), **refined}
+    with asked:
         if not images:
-            results.append(engine.search(k=k, **refined))
+            results.append(asked.search(**wishes))
         for name in _each_query(images):
             try:
-                results.append(_search(partial(engine.search, k=k, box=box, crops=crops, **refined), name))
+                results.append(_search(partial(asked.search, **wishes), name))
             except PictureError as error:
                 unnamed = "standard input: " if name == STANDARD_INPUT else ""
                 click.echo(f"retrieve: {unnamed}{on_one_line(str(error))}", err=True)
@@ -104,6 +120,12 @@ def command(
         return FAILED
     is_narrowed = any(refined.get(name) is not None for name in ("min_score", "min_probability", "where"))
     return NO_MATCH if is_narrowed and not any(result.hits for result in results) else 0
+
+
+def _at(url: str, api_key: str | None) -> "Client":
+    from retrieval.client import Client
+
+    return Client(url, api_key)
 
 
 def _each_query(names: Sequence[str]) -> Iterator[str]:

@@ -41,11 +41,14 @@ class Problem(Exception):
         status: of HTTP.
         detail: one line for whoever sent it: the thing, the value, the limit, the remedy.
         headers: of the answer.
+        kind: the library's name for it, by which a client raises the same.
     """
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, kind: str | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+        self.status, self.detail, self.headers, self.kind = status, detail, dict(headers or {}), kind
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -55,14 +58,15 @@ def problem_of(error: Exception) -> Problem | None:
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
     if status is None:
         return None
-    return Problem(status, str(error), {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return Problem(status, str(error), headers, kind=type(error).__name__)
 
 
 def response_of(problem: Problem, request_id: str, metrics: Metrics) -> Response:
     """The answer."""
     metrics.errors.labels(str(problem.status)).inc()
     content = {
-        "type": "about:blank",
+        "type": "about:blank" if problem.kind is None else f"urn:retrieve:{problem.kind}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
