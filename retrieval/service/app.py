@@ -77,7 +77,7 @@ def _answering(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Res
         request_id = request.state.request_id
         if isinstance(error, PictureError):
             metrics.skipped.inc()
-        problem = _of_framework(error) or problem_of(error)
+        problem = _of_framework(request, error) or problem_of(error)
         if problem is None:
             _log.error("request %s failed", request_id, exc_info=error)
             problem = Problem(500, f"a fault of the server; its log has it under {request_id}")
@@ -86,9 +86,13 @@ def _answering(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Res
     return answer
 
 
-def _of_framework(error: Exception) -> Problem | None:
+def _of_framework(request: Request, error: Exception) -> Problem | None:
     if isinstance(error, HTTPException):
-        return Problem(error.status_code, str(error.detail), error.headers)
+        headers = dict(error.headers or {})
+        at_this_place = request.app.openapi()["paths"].get(request.url.path)
+        if error.status_code == 405 and at_this_place:  # the framework names the methods of the first route alone
+            headers["Allow"] = ", ".join(method.upper() for method in sorted(at_this_place))
+        return Problem(error.status_code, str(error.detail), headers)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return Problem(422, f"{'.'.join(map(str, first['loc'][1:])) or 'the body'}: {first['msg']}")

@@ -14,7 +14,7 @@ from retrieval.service.problems import Problem
 from retrieval.service.settings import ServiceSettings
 
 _PICTURE_TYPES = ("image/", "application/octet-stream")
-_MOST_FIELDS = 200
+_MOST_FIELDS = 2000
 
 
 class Body(NamedTuple):

@@ -118,12 +118,21 @@ def json_body(model: type[BaseModel]) -> Schema:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(model)}}}}
 
 
-def picture_or(in_json: type[BaseModel] | None, options: type[BaseModel], *, many: bool = False) -> Schema:
-    """A body that is a picture, with options in the query string or in the fields of a form; or JSON."""
-    file = {"type": "string", "format": "binary"}
+def picture_or(
+    in_json: type[BaseModel] | None, options: type[BaseModel], *, many: tuple[int, int] | None = None
+) -> Schema:
+    """A body that is a picture, with options in the query string or in the fields of a form; or JSON.
+
+    Args:
+        in_json: what the JSON holds; None: no JSON is taken.
+        options: the fields.
+        many: a form with at least and at most so many pictures, and nothing else.
+    """
+    file = {"type": "string", "format": "binary", "minLength": 1}
     schema = _schema(options)
     fields = {name: _as_form_field(one) for name, one in schema["properties"].items()}
-    pictures = {"images": {"type": "array", "items": file}} if many else {"image": file}
+    several = {"type": "array", "items": file} | ({"minItems": many[0], "maxItems": many[1]} if many else {})
+    pictures = {"images": several} if many else {"image": file}
     form = {
         "type": "object",
         "properties": {**pictures, **fields},

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from retrieval.answer import Refinements
 from retrieval.records import Box, read_sides
@@ -22,8 +22,8 @@ def _where(said: Any) -> Any:
 
 
 def _json(said: Any) -> Any:
-    """JSON, where it comes as the text of a form's field."""
-    return json.loads(said) if isinstance(said, str) else said
+    """JSON, where it comes as the text of a form's field; none where that is empty."""
+    return json.loads(said or "null") if isinstance(said, str) else said
 
 
 def _sides(said: Any) -> Any:
@@ -41,7 +41,7 @@ def _without_nul(said: str) -> str:
     return said
 
 
-Key = Annotated[str, Field(min_length=1, max_length=4096, examples=["shoes/7.jpg"]), BeforeValidator(_without_nul)]
+Key = Annotated[str, Field(min_length=1, max_length=4096, examples=["shoes/7.jpg"]), AfterValidator(_without_nul)]
 SidesOfBox = Annotated[
     Any,
     BeforeValidator(_sides),

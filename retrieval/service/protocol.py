@@ -1,6 +1,7 @@
 """What a connection may send before its request has even begun: so many bytes of headers, in so much time."""
 
 import asyncio
+import json
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -42,6 +43,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_head = False
         self._timer.cancel()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn, which would say it in plain text."""
+        problem = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": msg, "request_id": ""}
+        content = json.dumps(problem).encode()
+        head = (
+            f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: {len(content)}\r\n"
+        )
+        self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + content)
+        self.transport.close()
 
     def _begin_head(self) -> None:
         self._is_head, self._head_bytes = True, 0

@@ -23,7 +23,7 @@ router = APIRouter(dependencies=[Depends(allow_reading)], tags=["search"])
 @router.post(
     "/v1/search",
     summary="Find what looks alike",
-    responses=answers(RESULT),
+    responses=answers(RESULT, 404),
     openapi_extra=picture_or(VectorSearch, SearchOptions),
 )
 async def search(request: Request) -> Response:
@@ -42,8 +42,8 @@ async def search(request: Request) -> Response:
 @router.post(
     "/v1/search/batch",
     summary="Find what looks like each of several pictures",
-    responses=answers(RESULTS),
-    openapi_extra=picture_or(None, SearchOptions, many=True),
+    responses=answers(RESULTS, 404),
+    openapi_extra=picture_or(None, SearchOptions, many=(1, 64)),
 )
 async def search_batch(request: Request) -> Response:
     """Search by several pictures of one form, all with the same options; the answers are in the order of the files."""
@@ -63,7 +63,7 @@ async def search_batch(request: Request) -> Response:
     "/v1/match",
     summary="Do two pictures show the same product?",
     responses=answers(MATCH),
-    openapi_extra=picture_or(None, MatchOptions, many=True),
+    openapi_extra=picture_or(None, MatchOptions, many=(2, 2)),
 )
 async def match(request: Request) -> Response:
     """Compare the two pictures of a form."""
