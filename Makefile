@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## index the demo gallery, query it, draw the hits as b
 	@echo "The hits as pictures: $(DEMO)/hits.png"
 
 test: $(VENV)/.installed-dev ## run the tests (a few minutes at most)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev ## run the full counts of kills and loads
 	@$(BIN)/python -m pytest -m "slow and not gpu"

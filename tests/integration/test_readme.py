@@ -4,8 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,11 +36,44 @@ def run(command: list[str] | str, folder: Path) -> subprocess.CompletedProcess[s
 
 
 def test_the_commands_run_as_written(shop: Path) -> None:
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("retrieve ")]
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith(("retrieve ", "curl "))]
     assert len(commands) >= 10
-    for command in commands:
-        done = run(command, shop)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+    served = commands.index("retrieve serve &")
+    for command in commands[:served]:
+        succeed(command, shop)
+    with serving(shop):
+        for command in commands[served + 1 :]:
+            succeed(command, shop)
+        done = run([sys.executable, "-c", blocks("python")[1]], shop)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == "1.000 new/apple"
+
+
+def succeed(command: str, folder: Path) -> None:
+    done = run(command, folder)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """`retrieve serve`, at the port that the README names."""
+    with subprocess.Popen([str(Path(sys.executable).parent / "retrieve"), "serve"], cwd=folder) as process:
+        until_s = time.monotonic() + 60
+        while not is_ready():
+            assert process.poll() is None
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+        yield
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def is_ready() -> bool:
+    try:
+        return httpx2.get("http://127.0.0.1:8000/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def test_the_shown_output_is_what_comes(shop: Path) -> None:
