@@ -20,7 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The packages themselves (`retrieval`, `indexer`) only hand out public names: they lie above everything.
 LAYERS = {
     "retrieval": (
-        "cli service",
+        "cli",
+        "service",
         "refresh client repair",
         "engine training",
         "sync evaluation feedback answer prepared",

@@ -43,6 +43,7 @@ STANDARD_INPUT = "-"
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write them as a page with its pictures.")
 @click.option("--url", metavar="URL", help="Ask the server there (`retrieve serve`), in place of an index here.")
 @click.option("--api-key", envvar="RETRIEVE_API_KEY", metavar="KEY", help="That server's. Default: $RETRIEVE_API_KEY.")
 @click.option("--model", metavar="DIR", help="Where the model of the index is now, if its folder has moved.")
@@ -59,6 +60,7 @@ def command(
     only_paths: bool,
     null_ended: bool,
     sheet: Path | None,
+    html: Path | None,
     url: str | None,
     api_key: str | None,
     model: str | None,
@@ -116,6 +118,10 @@ def command(
         _print(results, only_paths or null_ended, "\0" if null_ended else "\n")
     if sheet is not None and results:
         _write_sheet(results, sheet)
+    if html is not None and results:
+        from retrieval.report.answers import save_answers
+
+        save_answers(results, html)
     if failed:
         return FAILED
     is_narrowed = any(refined.get(name) is not None for name in ("min_score", "min_probability", "where"))

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from commands import RETRIEVE, retrieve, retrieve_json
+from reading_html import Tags
 from retrieval.engine import SearchEngine
 
 MODEL = "efficientnet_lite0"
@@ -108,6 +109,17 @@ def test_a_bad_query_among_good_ones_is_named_and_the_rest_answered(index: Path,
     assert asked.returncode == 1
     assert f"{tmp_path / 'bad.jpg'}: " in asked.stderr
     assert f"1.000  {gallery / APPLE}" in asked.stdout
+
+
+def test_a_page_holds_queries_and_hits(index: Path, gallery: Path, tmp_path: Path) -> None:
+    page = tmp_path / "hits.html"
+    assert retrieve("query", gallery / "apple", "-k", "3", "--html", page, "--index", index).returncode == 0
+    tags = Tags()
+    tags.feed(page.read_text("utf-8"))
+    assert tags.open == []
+    assert len(tags.sources) == 2 * (1 + 3)  # each query and its hits
+    assert all(source.startswith("data:image/jpeg;base64,") for source in tags.sources)
+    assert "1. 1.000" in tags.texts
 
 
 def test_a_sheet_shows_queries_and_hits(index: Path, gallery: Path, tmp_path: Path) -> None:
