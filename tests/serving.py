@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
+import uvicorn
+from fastapi import FastAPI
 
 from commands import RETRIEVE
+from retrieval.service.protocol import GuardedProtocol
 
 START_WITHIN_S = 120
 
@@ -56,6 +60,24 @@ def serving(index: Path, *options: str, log: Path) -> Iterator[Served]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def serving_here(app: FastAPI) -> Iterator[int]:
+    """The application in a thread of this process, for settings that no option sets; its port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_config=None, http=GuardedProtocol))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until_s = time.monotonic() + START_WITHIN_S
+        while not server.started:
+            assert time.monotonic() < until_s
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield server.config.port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], client: httpx2.Client, log: Path) -> None:

@@ -13,7 +13,8 @@ from test_serve import APPLE, assert_problem
 
 from commands import assert_one_line, retrieve
 from retrieval.engine import SearchEngine
-from serving import Served, serving
+from retrieval.service import ServiceSettings, create_app
+from serving import Served, serving, serving_here
 
 KEYS = {"reader": "read", "writer": "write"}
 
@@ -163,6 +164,18 @@ def test_who_goes_away_while_sending_leaves_its_place(open_to_all: Served) -> No
         assert time.monotonic() < until_s
         time.sleep(0.05)
     assert open_to_all.client.post("/v1/search", json={"like": [APPLE]}).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(index: Path) -> None:
+    with (
+        SearchEngine.open(index) as engine,
+        serving_here(create_app(engine, ServiceSettings(body_timeout_s=0.3))) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(BEGUN)
+        answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"has not come within 0.3 s" in answer + connection.recv(65_536)
 
 
 @pytest.mark.parametrize(
