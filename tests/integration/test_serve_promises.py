@@ -36,10 +36,10 @@ def asked_by_schemathesis(served: Served, examples: int) -> None:
     assert command
     done = subprocess.run(
         [
-            command, "--config-file", str(CONFIG), "run", f"{served.url}/v1/openapi.json", "--checks", "all",
+            command, "--config-file", str(CONFIG), "run", f"{served.url}/v1/openapi.json",
             "--max-examples", str(examples), "--seed", "1", "--generation-database", "none", "--no-color",
         ],
-        capture_output=True, text=True, timeout=3000,
+        capture_output=True, text=True, timeout=3000, cwd=served.log.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
