@@ -1,23 +1,25 @@
 """`retrieve serve`: an index behind HTTP."""
 
-import re
 from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
+from indexer.errors import RecipeError
+from indexer.recipe import read_memory
 from retrieval.cli.common import device_option, find_index, index_option, picture_limit_options
 from retrieval.engine import SearchEngine
 from retrieval.images import DecodeLimits
 
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-
 
 def _size(context: click.Context, parameter: click.Parameter, said: str) -> int:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]B)\s*", said, re.IGNORECASE)
-    if not found or not float(found[1]):
+    try:
+        size = read_memory(said)
+    except RecipeError:
+        size = 0
+    if not size:
         raise click.BadParameter(f"{said!r} is no size; write it as 500KB or 20MB")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return size
 
 
 @click.command("serve")

@@ -89,9 +89,10 @@ def _answering(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Res
 def _of_framework(request: Request, error: Exception) -> Problem | None:
     if isinstance(error, HTTPException):
         headers = dict(error.headers or {})
-        at_this_place = request.app.openapi()["paths"].get(request.url.path)
-        if error.status_code == 405 and at_this_place:  # the framework names the methods of the first route alone
-            headers["Allow"] = ", ".join(method.upper() for method in sorted(at_this_place))
+        if error.status_code == 405:  # the framework names the methods of the first route alone
+            at_this_place = request.app.openapi()["paths"].get(request.url.path)
+            if at_this_place:
+                headers["Allow"] = ", ".join(method.upper() for method in sorted(at_this_place))
         return Problem(error.status_code, str(error.detail), headers)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]

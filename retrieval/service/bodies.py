@@ -5,10 +5,10 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from retrieval.service.problems import Problem
 from retrieval.service.settings import ServiceSettings
@@ -88,7 +88,7 @@ def _too_large(limit: int) -> Problem:
 
 def fields_of(query: QueryParams) -> dict[str, Any]:
     """The fields of a query string; those that are given more than once as lists."""
-    return {name: values[0] if len(values) == 1 else values for name in query if (values := query.getlist(name))}
+    return {name: _one_or_all(query.getlist(name)) for name in query}
 
 
 def checked(model: type[BaseModel], fields: Mapping[str, Any]) -> Any:
@@ -105,21 +105,9 @@ def checked(model: type[BaseModel], fields: Mapping[str, Any]) -> Any:
         raise Problem(422, _first_of(error)) from error
 
 
-def checked_value(kind: Any, name: str, value: Any) -> Any:
-    """A single value as a type takes it.
-
-    Raises:
-        Problem: it is not one; names it.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise Problem(422, _first_of(error, name)) from error
-
-
-def _first_of(error: ValidationError, name: str = "") -> str:
+def _first_of(error: ValidationError) -> str:
     first, count = error.errors()[0], error.error_count()
-    place = ".".join([name, *map(str, first["loc"])] if name else map(str, first["loc"])) or "the body"
+    place = ".".join(map(str, first["loc"])) or "the body"
     said = "" if isinstance(first.get("input"), dict) else f", {str(first.get('input'))[:80]!r} given"
     more = f" (and {count - 1} more)" if count > 1 else ""
     return f"{place}: {first['msg'].removeprefix('Value error, ')}{said}{more}"
@@ -157,12 +145,9 @@ async def _form(request: Request, content: bytes, most_pictures: int) -> tuple[l
                 texts.setdefault(name, []).append(value)
     finally:
         await form.close()
-    return pictures, {name: one_or_all(values) for name, values in texts.items()}
+    return pictures, {name: _one_or_all(values) for name, values in texts.items()}
 
 
-def one_or_all(values: Sequence[str]) -> Any:
+def _one_or_all(values: Sequence[str]) -> Any:
     """A field that is given once is its value; else the list of them."""
     return values[0] if len(values) == 1 else list(values)
-
-
-__all__ = ["Body", "ClientDisconnect", "checked", "checked_value", "fields_of", "read_body", "read_bytes_of"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from retrieval.errors import PictureError
 from retrieval.images import read_bytes
 from retrieval.images.headers import format_of
 from retrieval.results import IndexedPicture
-from retrieval.service.bodies import checked, read_body
+from retrieval.service.bodies import Body, checked, read_body
 from retrieval.service.deps import allow_reading, allow_writing, service_of
 from retrieval.service.openapi import GENERATION, PICTURE, answers, bytes_of, json_body, picture_or
 from retrieval.service.options import AttributesOfPicture, FeedbackBody, Key, Upsert
@@ -42,8 +42,7 @@ async def put(request: Request, key: KeyInQuery) -> Response:
     service = service_of(request)
     with service.queue.place():
         body = await read_body(request, service.settings)
-        fields = {name: value for name, value in body.fields.items() if name != "key"}
-        options: Upsert = checked(Upsert, fields)
+        options: Upsert = checked(Upsert, _but_key(body))
         if not body.pictures:
             raise Problem(422, "no picture came; send its bytes, or a form with a file")
 
@@ -72,8 +71,7 @@ async def patch(request: Request, key: KeyInQuery) -> Response:
     service = service_of(request)
     with service.queue.place():
         body = await read_body(request, service.settings, most_pictures=0)
-        fields = {name: value for name, value in body.fields.items() if name != "key"}
-        changes: AttributesOfPicture = checked(AttributesOfPicture, fields)
+        changes: AttributesOfPicture = checked(AttributesOfPicture, _but_key(body))
         given = {name: value for name, value in changes if name in changes.model_fields_set}
         if given.get("metadata", {}) is None:
             given["metadata"] = {}
@@ -125,12 +123,15 @@ async def content(request: Request, key: KeyInQuery) -> Response:
     """As it lies on the disk."""
     service = service_of(request)
     picture = await service.queue.run(service.engine.picture, key)
+    headers = _kept_as(picture)
+    if _is_kept(request, headers):
+        return Response(status_code=304, headers=headers)
     with _no_longer_there(key):
         found = await service.queue.run(read_bytes, picture.path)
     kind = _TYPES.get(format_of(found[:64]) or "")
     if kind is None:
         raise Problem(404, f"the file of {key!r} is no picture any more")
-    return _cached(request, picture, found, kind)
+    return Response(found, headers=headers, media_type=kind)
 
 
 @reading.get("/v1/images/thumbnail", summary="A picture, small", responses=answers(bytes_of("image/jpeg"), 404))
@@ -138,9 +139,12 @@ async def thumbnail(request: Request, key: KeyInQuery, side_px: Pixels = 256) ->
     """The part that is embedded, where that is a part, as a JPEG."""
     service = service_of(request)
     picture = await service.queue.run(service.engine.picture, key)
+    headers = _kept_as(picture, f"-{side_px}")
+    if _is_kept(request, headers):
+        return Response(status_code=304, headers=headers)
     with _no_longer_there(key):
         small = await service.queue.run(service.thumbnails.of, picture, side_px)
-    return _cached(request, picture, small, "image/jpeg", f"-{side_px}")
+    return Response(small, headers=headers, media_type="image/jpeg")
 
 
 @contextmanager
@@ -152,10 +156,16 @@ def _no_longer_there(key: str) -> Iterator[None]:
         raise Problem(404, f"the file of {key!r} cannot be used: {error}") from error
 
 
-def _cached(request: Request, picture: IndexedPicture, content: bytes, kind: str, suffix: str = "") -> Response:
-    """A picture that a browser may keep, and asks about again."""
-    tag = f'"{picture.content_hash}{suffix}"'
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=kind)
+def _but_key(body: Body) -> dict[str, Any]:
+    """The fields of a request, without the one that names the picture."""
+    return {name: value for name, value in body.fields.items() if name != "key"}
+
+
+def _kept_as(picture: IndexedPicture, suffix: str = "") -> dict[str, str]:
+    """The headers by which a browser keeps a picture, and asks about it again."""
+    return {"ETag": f'"{picture.content_hash}{suffix}"', "Cache-Control": "private, max-age=60"}
+
+
+def _is_kept(request: Request, headers: dict[str, str]) -> bool:
+    """Whether the browser has what these headers name."""
+    return request.headers.get("if-none-match") == headers["ETag"]
