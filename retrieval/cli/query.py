@@ -27,6 +27,7 @@ from retrieval.results import SearchResult
 
 if TYPE_CHECKING:
     from retrieval.client import Client
+    from retrieval.report.sheet import SheetRow
 
 NO_MATCH = 4
 FAILED = 1
@@ -42,6 +43,7 @@ STANDARD_INPUT = "-"
 @click.option("--box", callback=box_of, metavar="X,Y,W,H", help="Search with this part of each IMAGE, in its pixels.")
 @click.option("--paths", "only_paths", is_flag=True, help="Print the hits' paths alone.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
+@click.option("--show", is_flag=True, help="Draw queries and hits in the terminal, if it can (kitty, iTerm2, Sixel).")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Write queries and hits as a picture.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write them as a page with its pictures.")
 @click.option("--url", metavar="URL", help="Ask the server there (`retrieve serve`), in place of an index here.")
@@ -59,6 +61,7 @@ def command(
     crops: bool,
     only_paths: bool,
     null_ended: bool,
+    show: bool,
     sheet: Path | None,
     html: Path | None,
     url: str | None,
@@ -85,10 +88,14 @@ def command(
     """
     if not images and not refined["like"]:
         raise click.UsageError("nothing to look for; name an IMAGE, or with --like the key of an indexed picture")
-    if sheet is not None and not images:
-        raise click.UsageError("--sheet shows hits beside what was searched with; name an IMAGE")
-    if (only_paths or null_ended) and as_json:
-        raise click.UsageError("--paths and --json exclude each other")
+    if (sheet is not None or show) and not images:
+        raise click.UsageError("--sheet and --show have hits beside what was searched with; name an IMAGE")
+    if (only_paths or null_ended) + as_json + show > 1:
+        raise click.UsageError("--paths, --json and --show exclude each other")
+    if show:
+        from retrieval.report.terminal import check_terminal
+
+        check_terminal()
     if crops and box is not None:
         raise click.UsageError("--crops and --box exclude each other")
     if url is not None and (crops or model is not None or index_dir is not None):
@@ -115,9 +122,11 @@ def command(
     if as_json:
         print_json({"queries": [result.to_dict() for result in results]})
     else:
-        _print(results, only_paths or null_ended, "\0" if null_ended else "\n")
+        _print(results, only_paths or null_ended, "\0" if null_ended else "\n", show)
     if sheet is not None and results:
-        _write_sheet(results, sheet)
+        from retrieval.report.sheet import save_sheet
+
+        save_sheet([_row(result) for result in results if result.query != STANDARD_INPUT], sheet)
     if html is not None and results:
         from retrieval.report.answers import save_answers
 
@@ -155,7 +164,7 @@ def _search(search: Callable[[str | bytes], SearchResult], name: str) -> SearchR
     return search(name)
 
 
-def _print(results: Sequence[SearchResult], only_paths: bool, end: str) -> None:
+def _print(results: Sequence[SearchResult], only_paths: bool, end: str, show: bool) -> None:
     for number, result in enumerate(results):
         if only_paths:
             for hit in result.hits:
@@ -163,16 +172,15 @@ def _print(results: Sequence[SearchResult], only_paths: bool, end: str) -> None:
             continue
         if len(results) > 1:
             click.echo(("\n" if number else "") + on_one_line(f"{result.query}:"))
+        if show:
+            from retrieval.report import terminal
+
+            terminal.show(_row(result))
         for hit in result.hits:
             click.echo(f"{hit.score:.3f}  {on_one_line(str(hit.path))}")
 
 
-def _write_sheet(results: Sequence[SearchResult], path: Path) -> None:
-    from retrieval.report.sheet import SheetRow, save_sheet
+def _row(result: SearchResult) -> "SheetRow":
+    from retrieval.report.sheet import SheetRow
 
-    rows = [
-        SheetRow(result.query, [(hit.path, f"{hit.score:.3f}\n{hit.key}") for hit in result.hits])
-        for result in results
-        if result.query not in (None, STANDARD_INPUT)
-    ]
-    save_sheet(rows, path)
+    return SheetRow(str(result.query), [(hit.path, f"{hit.score:.3f}\n{hit.key}") for hit in result.hits])

@@ -119,6 +119,11 @@ def save_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str]) -> None:
         sheet.save(aside, format=file_format, quality=QUALITY)
 
 
+def hits_within(width_px: int) -> int:
+    """How many hits there is room for beside a query, at least one."""
+    return max(1, (width_px - MARGIN_PX - _left_px(1) + GAP_PX) // (TILE_PX + GAP_PX))
+
+
 class _Cell(NamedTuple):
     picture: str | Path | Image.Image | None
     lines: list[str]
