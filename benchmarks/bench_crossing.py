@@ -17,7 +17,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from bench_scale import ALONG, NOISE, K, filled, median_ms, recall
+from bench_scale import K, filled, median_ms, recall
 from common import record
 from embeddings import QUERIES, more_like, real_embeddings
 from indexer.approximation import Tuning
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="Where the real embeddings are kept for the next run.")
     asked = parser.parse_args()
     real = real_embeddings(asked.cache)
-    rows = more_like(real, asked.count, along=ALONG, noise=NOISE)
-    queries = more_like(real, QUERIES, along=ALONG, noise=NOISE, seed=1)
+    rows = more_like(real, asked.count)
+    queries = more_like(real, QUERIES, seed=1)
     faiss.omp_set_num_threads(usable_cores())
     with tempfile.TemporaryDirectory() as name:
         store, _ = filled(Path(name) / "index", rows)

@@ -9,10 +9,12 @@ import argparse
 import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from churn import Churn, run
 from common import bench_data, grocery_split, record
+from embeddings import more_like, real_embeddings
 from history import observe
 from retrieval.engine import SearchEngine
 from upserts import upsert_steadily
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--history-s", type=float, default=60)
     parser.add_argument("--upsert-s", type=float, default=300)
     parser.add_argument("--churn-s", type=float, default=120)
+    parser.add_argument("--cache", type=Path, help="Where the real embeddings are kept for the next run.")
     arguments = parser.parse_args()
     photos = [picture.path for name in ("train", "val", "test") for picture in grocery_split(name)]
     if arguments.history_s:
@@ -35,7 +38,7 @@ def main() -> None:
     if arguments.upsert_s:
         upserted(photos, arguments.upsert_s)
     if arguments.churn_s:
-        churned(arguments.churn_s)
+        churned(arguments.churn_s, arguments.cache)
 
 
 def watched(photos: list[Path], seconds: float) -> None:
@@ -72,13 +75,13 @@ def upserted(photos: list[Path], seconds: float) -> None:
     )
 
 
-def churned(seconds: float) -> None:
+def churned(seconds: float, cache: Path | None) -> None:
     """Rows that come and go by the thousand, and a compaction, under readers."""
     with tempfile.TemporaryDirectory() as folder:
-        seen = run(Path(folder), Churn(CHURN_BASE), seconds)
+        seen = run(Path(folder), Churn(CHURN_BASE), seconds, make=partial(more_like, real_embeddings(cache)))
     record(
         "churn",
-        dataset=f"{CHURN_BASE} vectors of 256 values, made up",
+        dataset=f"{CHURN_BASE} vectors of 256 values, made from real embeddings (embeddings.py)",
         protocol=f"4 processes search for {seconds:.0f} s beside one that adds 1,000 rows a second and removes 100",
         model="none",
         values=asdict(seen) | {"throughput": seen.throughput},

@@ -31,7 +31,6 @@ from indexer.settings import SearchSettings
 from indexer.store import IndexStore
 from retrieval.threads import usable_cores
 
-ALONG, NOISE = 1.2, 0.35  # fitted by hand at a million
 SELECTIVITIES = (0.0001, 0.01, 0.1, 0.5)
 K = 10
 BATCH = 64
@@ -173,8 +172,8 @@ def main() -> None:
     real = real_embeddings(asked.cache)
     drawn = np.random.default_rng(0).permutation(len(real))
     real_queries, origins = real[drawn[:QUERIES]], real[drawn[QUERIES:]]
-    rows = more_like(origins, asked.count, along=ALONG, noise=NOISE)
-    queries = more_like(origins, QUERIES, along=ALONG, noise=NOISE, seed=1)
+    rows = more_like(origins, asked.count)
+    queries = more_like(origins, QUERIES, seed=1)
     hard, hard_real = difficulty(rows, queries), difficulty(origins, real_queries)
     values: dict[str, Any] = {
         "local_intrinsic_dimension": hard.local_intrinsic_dimension,

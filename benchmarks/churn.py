@@ -7,7 +7,7 @@ checked against the generation that it says it is of.
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
@@ -24,9 +24,14 @@ from indexer.store import IndexStore
 from retrieval.threads import usable_cores
 
 DIM = 256
+ROWS = "rows.npy"  # beside the index
 _K = 10
+_QUERIES = 200  # of each reader
 _REFRESH_EVERY_S = 0.1
-_NICENESS = 10
+_NICENESS = 5  # of the writer, who has to keep up
+_NICENESS_OF_JOBS = 10
+
+Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,16 @@ class Seen:
     """What readers saw.
 
     Attributes:
-        answers, undisturbed: searches beside the writer and the compaction, and as many seconds long without them: half
-            before and half after, since the index grows meanwhile.
+        answers: searches beside the writer and the compaction.
+        before, after: searches in half as many seconds without them; the index grows meanwhile.
         generations: that the writer made.
         wrong: answers that are not of their generation, half of one, or of one that was old at a refresh.
         errors: of readers and the writer.
     """
 
     answers: int = 0
-    undisturbed: int = 0
+    before: int = 0
+    after: int = 0
     generations: int = 0
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -70,22 +76,35 @@ class Seen:
     @property
     def throughput(self) -> float:
         """Of the undisturbed, the share that is left beside the writer."""
-        return self.answers / max(self.undisturbed, 1)
+        return self.answers / max(self.before + self.after, 1)
 
 
-def vectors_of(rows: range) -> NDArray[np.float32]:
-    """(N, 256) unit rows, the same of the same numbers; each near 50 others."""
-    places = np.random.default_rng(0).standard_normal((2000, DIM)).astype(np.float32)
-    moved = [places[row % 2000] + 0.7 * np.random.default_rng(row + 1).standard_normal(DIM) for row in rows]
-    made = np.array(moved, np.float32).reshape(len(rows), DIM)
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+def made_up(count: int) -> Rows:
+    """(count, 256) unit rows, each near some others."""
+    random = np.random.default_rng(0)
+    places = random.standard_normal((2000, DIM), dtype=np.float32)
+    rows = places[np.arange(count) % 2000] + 0.7 * random.standard_normal((count, DIM), dtype=np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def run(folder: Path, churn: Churn, seconds: float, readers: int = 4, recipe: str = "auto") -> Seen:
-    """Let readers search beside a writer and, half-way, a compaction, both niced; as long without, before and after."""
+def run(
+    folder: Path,
+    churn: Churn,
+    seconds: float,
+    readers: int = 4,
+    recipe: str = "auto",
+    make: Callable[[int], Rows] = made_up,
+) -> Seen:
+    """Let readers search beside a writer and, half-way, a compaction, both niced; as long without, before and after.
+
+    Args:
+        make: so many rows: the first are those of the index, the last the queries.
+    """
     index_dir = folder / "index"
+    most = churn.rows(1 + round(seconds * churn.commits_per_s))[1]
+    np.save(folder / ROWS, make(most + readers * _QUERIES))
     with closing(IndexStore.create(index_dir, model_name="made up", model_fingerprint="0", dim=DIM)) as store:
-        store.commit(Changes(puts=list(_puts(range(churn.base)))))
+        store.commit(Changes(puts=_puts(index_dir, range(churn.base))))
         with store.job("compact"):
             store.compact(SearchSettings(recipe, 0.9))
     context = multiprocessing.get_context("spawn")
@@ -122,8 +141,8 @@ def run(folder: Path, churn: Churn, seconds: float, readers: int = 4, recipe: st
         elif kind == "reader":
             times, wrong = report
             seen.wrong += wrong
-            for start, stop, share in ((began, disturbed, 0.5), (still, ended, 0.5)):
-                seen.undisturbed += round(share * seconds * _rate(times, start, stop))
+            seen.before += round(seconds / 2 * _rate(times, began, disturbed))
+            seen.after += round(seconds / 2 * _rate(times, still, ended))
             seen.answers += round(seconds * _rate(times, disturbed, still))
     for child in children:
         child.join()
@@ -136,7 +155,7 @@ def _rate(times: list[float], start: float, stop: float) -> float:
 
 
 def _compact(index_dir: Path, reports: Any) -> None:
-    os.nice(_NICENESS)
+    os.nice(_NICENESS_OF_JOBS)
     errors = []
     try:
         with closing(IndexStore(index_dir)) as store, store.job("compact"):
@@ -146,9 +165,12 @@ def _compact(index_dir: Path, reports: Any) -> None:
     reports.put(("compaction", errors))
 
 
-def _puts(rows: range) -> Iterator[Put]:
-    for row, vector in zip(rows, vectors_of(rows), strict=True):
-        yield Put(f"{row}", vector, content_hash="", size_bytes=0, mtime_ns=0, scanned_ns=0, path="")
+def _puts(index_dir: Path, rows: range) -> list[Put]:
+    vectors = np.load(index_dir.parent / ROWS, mmap_mode="r")
+    return [
+        Put(f"{row}", np.array(vectors[row]), content_hash="", size_bytes=0, mtime_ns=0, scanned_ns=0, path="")
+        for row in rows
+    ]
 
 
 def _write(index_dir: Path, churn: Churn, seconds: float, newest: "Synchronized[int]", reports: Any) -> None:
@@ -158,9 +180,9 @@ def _write(index_dir: Path, churn: Churn, seconds: float, newest: "Synchronized[
     try:
         with closing(IndexStore(index_dir)) as store:
             start = time.monotonic()
-            while time.monotonic() - start < seconds:
+            while generation < 1 + round(seconds * churn.commits_per_s) and time.monotonic() - start < seconds:
                 before, after = churn.rows(generation), churn.rows(generation + 1)
-                puts = list(_puts(range(before[1], after[1])))
+                puts = _puts(index_dir, range(before[1], after[1]))
                 removes = {f"{row}": -1 for row in range(before[0], after[0])}
                 generation = store.commit(Changes(puts=puts, removes=removes)).generation
                 newest.value = generation
@@ -177,7 +199,8 @@ def _read(
     wrong: list[str] = []
     errors: list[str] = []
     random = np.random.default_rng(turn)
-    queries = vectors_of(range(10**6 + 200 * turn, 10**6 + 200 * (turn + 1)))
+    vectors = np.load(index_dir.parent / ROWS, mmap_mode="r")
+    queries = np.array(vectors[len(vectors) - _QUERIES * (turn + 1) :][:_QUERIES])
     try:
         with closing(IndexStore(index_dir)) as store:
             ready.wait()

@@ -78,7 +78,7 @@ class Approximation:
             rows: a selector of the rows that may be found; None: all.
         """
         searched = max(k, RECALL_K)
-        inner = _search_parameters(self.index, tuning, searched, rows)
+        inner = search_parameters(self.index, tuning, searched, rows)
         parameters: Any = faiss.IndexRefineSearchParameters  # its stub does not know that it takes arguments
         chosen = parameters(k_factor=tuning.pool, base_index_params=inner)
         scores, found = self._refined.search(queries, searched, params=chosen)
@@ -120,6 +120,17 @@ def open_approximation(segment: Segment, file: ApproximationFile) -> Approximati
     return Approximation(segment, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), file)
 
 
+def read_into_memory(segment: Segment, file: ApproximationFile) -> Any:
+    """The FAISS index of a segment's approximation, to be changed by the caller alone.
+
+    Raises:
+        IndexDamaged: it is missing, or not what was written.
+    """
+    path = segment.path.with_name(file.file)
+    check_approximation(path, file)
+    return faiss.read_index(str(path))
+
+
 def check_approximation(path: Path, file: ApproximationFile) -> None:
     """Read an approximation's file as a whole.
 
@@ -133,12 +144,12 @@ def check_approximation(path: Path, file: ApproximationFile) -> None:
         raise IndexDamaged(f"{path} differs from its checksum; {remedy}")
 
 
-def _search_parameters(index: Any, tuning: Tuning, k: int, rows: Any) -> Any:
+def search_parameters(index: Any, tuning: Tuning, k: int, rows: Any) -> Any:
     """FAISS's search parameters for an index of whichever kind."""
     made: Any = faiss  # the stubs of its parameters do not know that they take arguments
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return made.SearchParametersPreTransform(index_params=_search_parameters(index.index, tuning, k, rows))
+        return made.SearchParametersPreTransform(index_params=search_parameters(index.index, tuning, k, rows))
     if isinstance(index, faiss.IndexIVF):
         return made.SearchParametersIVF(nprobe=tuning.effort, sel=rows)
     if isinstance(index, faiss.IndexHNSW):

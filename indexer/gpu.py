@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from indexer.approximation import Approximation, Tuning
 from indexer.errors import GpuUnavailable
+from indexer.rescoring import score_again
 from indexer.segments import Segment
 from indexer.vectors import NO_ID, Mask, Neighbors, Vectors
 
@@ -250,7 +251,7 @@ class Placed:
         if passes is not None:
             rows = np.where((rows != NO_ID) & passes(rows), rows, NO_ID)
         kept = width if self._tuning else min(width, _with_spare(k))
-        return _scored(self.segment, queries, _first(rows, kept), k)
+        return score_again(self.segment.rows, queries, _first(rows, kept), k)
 
     def _width(self, k: int, share: float) -> int | None:
         """How many candidates to ask for, or None where that is too many."""
@@ -317,19 +318,6 @@ def _first(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         return rows
     order = np.argsort(rows == NO_ID, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(rows, order, axis=1)
-
-
-def _scored(segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int) -> Neighbors:
-    """The best k of (Q, W) candidates, by their vectors on the disk."""
-    scores = np.full(rows.shape, -np.inf, np.float32)
-    step = max(1, _ROWS_AT_ONCE // max(1, rows.shape[1]))
-    for start in range(0, len(queries), step):
-        here = rows[start : start + step]
-        query, column = np.nonzero(here != NO_ID)
-        vectors = segment.rows(here[query, column])
-        scores[start + query, column] = np.einsum("nd,nd->n", vectors, queries[start + query])
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return Neighbors(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
 
 def _line_of(error: Exception) -> str:

@@ -69,8 +69,8 @@ class OpenSegment:
         if self.approximation is None:
             return None
         rows, count = self._kept if allowed is None else allowed.rows(self.segment.ids)
-        tuning = _for_fewer(self.approximation, count / len(self.segment.ids), k)
-        if tuning is None or k * tuning.pool > _MOST_POOLED * len(self.segment.ids):
+        tuning = tuning_for(self.approximation, count / len(self.segment.ids), k)
+        if tuning is None:
             return None
         return self.approximation.search(queries, k, tuning, rows)
 
@@ -125,12 +125,14 @@ class Allowed:
         return passes
 
 
-def _for_fewer(approximation: Approximation, share: float, k: int) -> Tuning | None:
-    """How to search where a share of the rows may be found, and k of them; None: not by the approximation.
+def tuning_for(approximation: Approximation, share: float, k: int) -> Tuning | None:
+    """How to search where a share of the rows may be found, and k of them; None: comparing these takes no longer.
 
     For each hit, as many allowed rows are looked at as there were when it was tuned.
     """
     effort, pool = approximation.file.tuning
+    if k * pool > _MOST_POOLED * approximation.index.ntotal:
+        return None
     needed = math.ceil(effort * max(1.0, k / RECALL_K) / max(share, 1e-9))
     if approximation.lists is not None:
         return Tuning(needed, pool) if needed <= max(effort, _MOST_OF_LISTS * approximation.lists) else None

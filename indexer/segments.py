@@ -2,8 +2,10 @@
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,11 @@ class Segment:
         """D."""
         return int(self._index.d)
 
+    @cached_property
+    def stored(self) -> NDArray[np.float16]:
+        """(N, D) the vectors, as the file has them."""
+        return np.asarray(_Stored(self._index, len(self.ids)))
+
     def read(self, start: int, stop: int) -> Vectors:
         """The vectors of the rows from `start` to `stop`, whose ids are `ids[start:stop]`."""
         vectors: Vectors = self.index.reconstruct_n(start, stop - start)
@@ -125,9 +132,35 @@ class Segment:
         return Neighbors(ids, scores)
 
 
+class _Stored:
+    """The codes of a mapped index, as numpy asks for them; who looks at them keeps the index."""
+
+    def __init__(self, index: Any, rows: int) -> None:
+        self._index = index
+        inner: Any = faiss.downcast_index(index.index)
+        address = int(inner.codes.data())
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "<f2",
+            "shape": (rows, index.d),
+            "data": (address, True),
+        }
+
+
 def use_threads(count: int) -> None:
     """How many threads the searches of the calling thread may use; OpenMP keeps that for each thread by itself."""
     faiss.omp_set_num_threads(count)
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Let FAISS use so many threads for what the calling thread asks of it, until this ends."""
+    before = faiss.omp_get_max_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)
 
 
 def read_raw_rows(index_dir: Path, file: str, dim: int) -> list[bytes]:

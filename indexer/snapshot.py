@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from indexer.approximation import open_approximation, read_approximation
 from indexer.errors import IndexDamaged
 from indexer.gpu import Gpus
+from indexer.growth import Grown, Growth
 from indexer.open_segment import Allowed, OpenSegment
 from indexer.segments import SealedFile, Segment, use_threads
 from indexer.spaces import LEFT_OUT, Space, newest_generation
@@ -32,11 +33,20 @@ class Snapshot:
     segments: tuple[OpenSegment, ...]
     tail: Tail
     gpus: Gpus | None = None
+    growth: Growth = field(default_factory=Growth, repr=False)
+    grown: Grown | None = None
 
     @property
     def images(self) -> int:
         """The number of pictures in this generation."""
         return sum(one.images for one in self.segments) + len(self.tail.visible)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether another refresh makes searches faster, though it changes no answer."""
+        if self.grown is not None:
+            return self.grown.has_more
+        return self.growth.can_begin(self.segments, self.tail)
 
     def blocks(self, rows: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
         """Every picture's vector once, at most `rows` at a time: (N,) ids and their (N, D) vectors."""
@@ -84,6 +94,11 @@ class Snapshot:
             # FAISS splits work by query. Threads woken for nothing would spin on, on the cores that encode the next one
             use_threads(max(1, min(threads, len(queries))))
         chosen = None if allowed is None else Allowed(allowed)
+        self.growth.is_wanted = True
+        if self.grown is not None:
+            found = self.grown.search(queries, k, chosen)
+            if found is not None:
+                return merge_topk(found, k)
         parts = [one.search(queries, k, chosen) for one in self.segments]
         if len(self.tail.ids):
             parts.append(self.tail.search(queries, k, allowed))
@@ -91,20 +106,25 @@ class Snapshot:
 
 
 def load_snapshot(
-    connection: sqlite3.Connection, index_dir: Path, space: Space | None = None, gpus: Gpus | None = None
+    connection: sqlite3.Connection,
+    index_dir: Path,
+    space: Space | None = None,
+    gpus: Gpus | None = None,
+    growth: Growth | None = None,
 ) -> Snapshot:
     """Read the newest generation, inside the read transaction that the caller holds.
 
     Args:
         space: whose vectors; None takes the live one's. Pictures without a vector there are not in the snapshot.
         gpus: where large segments are searched; None: nowhere but here.
+        growth: to begin with.
 
     Raises:
         IndexDamaged: a segment is missing or cut short.
     """
     generation, live = newest_generation(connection)
     space = space or live
-    nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim), gpus)
+    nothing = Snapshot(index_dir, -1, space, (), _tail_of([], space.dim), gpus, growth or Growth())
     return _advance(nothing, connection, generation)
 
 
@@ -116,7 +136,8 @@ def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot
         or _is_without_one_of_its_segments(current, connection)
         or _has_been_elsewhere(current, connection)
     ):
-        return load_snapshot(connection, current.index_dir, gpus=current.gpus)
+        growth = Growth(is_wanted=current.growth.is_wanted)
+        return load_snapshot(connection, current.index_dir, gpus=current.gpus, growth=growth)
     return _advance(current, connection, generation)
 
 
@@ -124,7 +145,7 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
     opened = _segments_after(current, connection)
     approximations = _approximations(current, connection)
     has_others = any(approximations.get(one.segment.segment_id) != one.approximation_file for one in current.segments)
-    if generation == current.generation and not opened and not has_others:
+    if generation == current.generation and not opened and not has_others and not current.is_growing:
         return current
     removed = _column(
         connection, "SELECT id FROM pictures WHERE removed > ? AND removed <= ?", (current.generation, generation)
@@ -139,7 +160,8 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
         tail = tail.only(np.setdiff1d(tail.visible, sealed))
     ids, vectors = _rows_added_since(current, connection)
     tail = tail.extended(ids, vectors) if ids.size else tail
-    return replace(current, generation=generation, segments=tuple(segments), tail=tail)
+    grown = current.growth.advanced(current.grown, segments, tail, removed)
+    return replace(current, generation=generation, segments=tuple(segments), tail=tail, grown=grown)
 
 
 def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Connection) -> bool:
@@ -174,7 +196,7 @@ def _freshly_opened(segments: list[Segment], connection: sqlite3.Connection) -> 
 
 def _with_removed(one: OpenSegment, removed: Ids) -> OpenSegment:
     here = removed[rows_of(one.segment.ids, removed)[0]]
-    return replace(one, removed=np.union1d(one.removed, here)) if here.size else one
+    return replace(one, removed=np.sort(np.concatenate([one.removed, here]), kind="stable")) if here.size else one
 
 
 def _approximations(current: Snapshot, connection: sqlite3.Connection) -> dict[int, str]:
@@ -206,11 +228,13 @@ def _on_gpus(one: OpenSegment, gpus: Gpus | None) -> OpenSegment:
 
 
 def _rows_added_since(current: Snapshot, connection: sqlite3.Connection) -> tuple[Ids, Vectors]:
+    known = [one.segment.ids for one in current.segments] + [current.tail.ids]
+    highest = max((int(ids[-1]) for ids in known if ids.size), default=0)  # whatever was added since has a higher id
     rows = connection.execute(
         "SELECT p.id, e.vector FROM pictures p JOIN embeddings e ON e.picture_id = p.id"
-        " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL"
+        " WHERE p.added > ? AND p.removed IS NULL AND e.space_id = ? AND e.segment_id IS NULL AND e.picture_id > ?"
         f" AND NOT {LEFT_OUT} ORDER BY p.id",
-        (current.generation, current.space.id),
+        (current.generation, current.space.id, highest),
     ).fetchall()
     tail = _tail_of(rows, current.space.dim)
     return tail.ids, tail.vectors

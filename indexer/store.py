@@ -116,11 +116,16 @@ class IndexStore:
         """Whether somebody has committed since this store's generation; costs microseconds."""
         return self._catalog.version() != self._version
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether another `refresh` makes searches faster, though nobody has committed."""
+        return self._snapshot.is_growing
+
     def refresh(self) -> int:
         """Move to the newest generation and return its number; costs in proportion to what changed."""
         with self._refresh_lock:
             version = self._catalog.version()
-            if version != self._version:
+            if version != self._version or self._snapshot.is_growing:
                 self._version, self._snapshot = self._loaded(partial(next_snapshot, self._snapshot))
             return self._snapshot.generation
 

@@ -624,6 +624,12 @@ class SearchEngine:
         self._check_usable()
         return self._store.is_behind()
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether another `refresh` makes searches faster, though there is nothing new to find."""
+        self._check_usable()
+        return self._store.is_growing
+
     def refresh(self) -> int:
         """Move to the newest generation that anybody has committed, with its model, and return its number.
 

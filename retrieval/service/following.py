@@ -29,7 +29,7 @@ class Follower:
         self._moving: Future[None] | None = None
 
     def catch_up(self, min_generation: int | None = None, deadline_s: float = 10.0) -> None:
-        """Move to the newest generation, or begin to.
+        """Move to the newest generation, or begin to; let searches become faster, which nobody waits for.
 
         Args:
             min_generation: that the caller must see.
@@ -40,6 +40,8 @@ class Follower:
         """
         if self._engine.is_behind():
             self._move(_MOST_WAIT_S)
+        elif self._engine.is_growing:
+            self._move(0)
         if min_generation is None or self._engine.generation >= min_generation:
             return
         until_s = time.monotonic() + deadline_s

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
+import indexer.growth
+import indexer.open_segment
 import indexer.recipe
 import indexer.sealing
 from indexer.backup import backup
@@ -182,7 +184,7 @@ class StoreMachine(RuleBasedStateMachine):
     def seal(self) -> None:
         indexer.sealing.seal(self.writer._catalog, self.writer.index_dir, self.writer.space)
 
-    @rule(recipe=st.sampled_from(["exact", "SQ8"]))
+    @rule(recipe=st.sampled_from(["exact", "SQ8", "IVF1,SQ8"]))
     def compact(self, recipe: str) -> None:
         with self.writer.job("compact"), suppress(RecipeError):  # too few to learn from
             self.writer.compact(SearchSettings(recipe))
@@ -226,11 +228,30 @@ class StoreMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class GrownStoreMachine(StoreMachine):
+    """The same, where a segment with lists is there from the start, and what comes later goes into these."""
+
+    @initialize()
+    def make(self) -> None:
+        super().make()
+        held = {f"b{i}": Held(i, None) for i in range(16)}
+        self.writer.commit(Changes(puts=[put(key, self.live(one.row)) for key, one in held.items()]))
+        self.content |= held
+        with self.writer.job("compact"):
+            self.writer.compact(SearchSettings("IVF1,SQ8"))
+        self.refresh_the_reader()
+
+
 @pytest.fixture(autouse=True)
 def _seal_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS)
     monkeypatch.setattr(indexer.recipe, "_POINTS_PER_CENTROID", 2)
+    monkeypatch.setattr(indexer.open_segment, "_MOST_POOLED", 100)
+    for limit, so_few in (("_LEAST_TO_BEGIN", 1), ("_MOST_AT_ONCE", 4), ("_ROWS_A_TURN", 2), ("_LEAST_ROOM", 1)):
+        monkeypatch.setattr(indexer.growth, limit, so_few)
 
 
-StoreMachine.TestCase.settings = settings(settings.get_profile("seeded"), max_examples=60, stateful_step_count=25)
+for machine, examples in ((StoreMachine, 60), (GrownStoreMachine, 40)):
+    machine.TestCase.settings = settings(settings.get_profile("seeded"), max_examples=examples, stateful_step_count=25)
 TestStoreSequences = StoreMachine.TestCase
+TestGrownStoreSequences = GrownStoreMachine.TestCase
