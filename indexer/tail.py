@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from indexer.vectors import Ids, Mask, Neighbors, Vectors, inner_products, is_marked, rank_scores, rows_of
 
-_FEW = 4  # queries
+_FEW = 32  # queries
 _LEAST_ROWS = 64  # below which neither growing nor shrinking is worth a thought
 
 

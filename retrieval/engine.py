@@ -35,7 +35,7 @@ from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
 from retrieval.index_model import IndexModel, ModelOptions, check_model, open_index_model
 from retrieval.live import Live, LiveIndex
-from retrieval.prepared import EmbeddedQuery, PreparedQuery, embed_together
+from retrieval.prepared import EmbeddedQuery, PreparedQuery, embed_together, in_groups
 from retrieval.records import Box, box_of, box_text
 from retrieval.results import Duplicate, IndexedPicture, IndexInfo, IndexReport, MatchResult, ModelInfo, SearchResult
 from retrieval.sync import OnProgress, SyncOptions, sync
@@ -168,7 +168,7 @@ class SearchEngine:
         self._check_usable()
         encoder = self._index.now.model.embedder.encoder
         side = encoder.preprocessing.input_px
-        for count in (1, encoder.batch_size):
+        for count in (1, encoder.batch_size + 1):
             encoder.encode(np.zeros((count, 3, side, side), np.uint8))
 
     @property
@@ -430,8 +430,10 @@ class SearchEngine:
         self._check_usable()
         return embed_together(queries)
 
-    def search_embedded(self, query: EmbeddedQuery, k: int = 10, **refined: Unpack[Refinements]) -> SearchResult:
-        """Search for a query: the third step. In the newest generation, or the last one of the model that embedded it.
+    def search_embedded(
+        self, queries: Sequence[EmbeddedQuery], k: int = 10, **refined: Unpack[Refinements]
+    ) -> list[SearchResult]:
+        """Search for queries at once: the third step. In the newest generation, or the last one of their model.
 
         Args:
             k, refined: as in `search`.
@@ -441,8 +443,15 @@ class SearchEngine:
         """
         self._check_usable()
         now = self._index.now
-        live = now if now.model is query.live.model else query.live
-        return self._answer(live, query.vector, [None], k, refined)[0]
+
+        def live_for(query: EmbeddedQuery) -> Live:
+            return now if now.model is query.live.model else query.live
+
+        def searched(queries: list[EmbeddedQuery]) -> list[SearchResult]:
+            vectors = np.concatenate([query.vector for query in queries])
+            return self._answer(live_for(queries[0]), vectors, [None] * len(queries), k, refined, threads=1)
+
+        return in_groups(queries, live_for, searched)
 
     def duplicates(self, score: float = 0.98) -> list[list[Duplicate]]:
         """Groups of indexed pictures that are nearly the same, each by ascending key.
@@ -667,9 +676,15 @@ class SearchEngine:
         self.close()
 
     def _answer(
-        self, live: Live, vectors: Vectors | None, names: Sequence[str | None], k: int, refined: Refinements
+        self,
+        live: Live,
+        vectors: Vectors | None,
+        names: Sequence[str | None],
+        k: int,
+        refined: Refinements,
+        threads: int | None = None,
     ) -> list[SearchResult]:
-        return answer(self._store, live, vectors, names, k, self._search_threads, **refined)
+        return answer(self._store, live, vectors, names, k, threads or self._search_threads, **refined)
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():

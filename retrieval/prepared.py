@@ -1,13 +1,17 @@
 """The steps of a query, one by one, so that what several callers ask can be embedded together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.vectors import Vectors
 from retrieval.live import Live
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,13 +42,33 @@ class EmbeddedQuery:
 
 def embed_together(queries: Sequence[PreparedQuery]) -> list[EmbeddedQuery]:
     """Embed queries, all at once where they are of one model."""
-    places: dict[int, list[int]] = {}
-    for place, query in enumerate(queries):
-        places.setdefault(id(query.live.model), []).append(place)
-    done: dict[int, EmbeddedQuery] = {}
-    for of_model in places.values():
-        encoder = queries[of_model[0]].live.model.embedder.encoder
-        vectors = encoder.encode(np.stack([queries[place].pixels for place in of_model]))
-        for row, place in enumerate(of_model):
-            done[place] = EmbeddedQuery(queries[place].live, vectors[row : row + 1])
-    return [done[place] for place in range(len(queries))]
+
+    def embed(of_model: list[PreparedQuery]) -> list[EmbeddedQuery]:
+        encoder = of_model[0].live.model.embedder.encoder
+        vectors = encoder.encode(np.stack([query.pixels for query in of_model]))
+        return [EmbeddedQuery(query.live, vectors[row : row + 1]) for row, query in enumerate(of_model)]
+
+    return in_groups(queries, lambda query: query.live.model, embed)
+
+
+def in_groups(
+    items: Sequence[T], what: Callable[[T], object], done: Callable[[list[T]], Sequence[Answer]]
+) -> list[Answer]:
+    """What is done with items, all at once with those that have the same thing in common, in the order of the items.
+
+    Args:
+        what: they have in common: the very same, or equal.
+        done: what is done with such a group.
+    """
+    groups: list[tuple[object, list[int]]] = []
+    for place, item in enumerate(items):
+        common = what(item)
+        places = next((places for known, places in groups if known is common or known == common), None)
+        if places is None:
+            groups.append((common, [place]))
+        else:
+            places.append(place)
+    answers: dict[int, Answer] = {}
+    for _, places in groups:
+        answers.update(zip(places, done([items[place] for place in places]), strict=True))
+    return [answers[place] for place in range(len(items))]

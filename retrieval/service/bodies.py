@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -97,12 +98,18 @@ def checked(model: type[BaseModel], fields: Mapping[str, Any]) -> Any:
     Raises:
         Problem: a field is unknown, or not what it must be; names it.
     """
-    lists = {name for name, one in model.model_fields.items() if "list" in str(one.annotation)}
+    lists = _lists_of(model)
     said = {name: [value] if name in lists and isinstance(value, str) else value for name, value in fields.items()}
     try:
         return model.model_validate(said)
     except ValidationError as error:
         raise Problem(422, _first_of(error)) from error
+
+
+@cache
+def _lists_of(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that are lists."""
+    return frozenset(name for name, one in model.model_fields.items() if "list" in str(one.annotation))
 
 
 def _first_of(error: ValidationError) -> str:

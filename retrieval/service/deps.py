@@ -40,7 +40,7 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def allow_reading(request: Request) -> None:
+async def allow_reading(request: Request) -> None:
     """Raise unless a request may read.
 
     Raises:
@@ -49,7 +49,7 @@ def allow_reading(request: Request) -> None:
     _role(request)
 
 
-def allow_writing(request: Request) -> None:
+async def allow_writing(request: Request) -> None:
     """Raise unless a request may write.
 
     Raises:

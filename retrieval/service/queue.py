@@ -1,6 +1,7 @@
 """How do searches of many callers share one encoder? They are decoded as they come, and embedded with who waits too.
 
-No batch is waited for: whoever has come while the encoder was busy is of the next one.
+Whoever has decoded a picture embeds it, and with it those that wait, if not enough others do so already; else it waits
+for these. Nobody waits for a batch to fill, and an idle server wakes one thread for a search.
 """
 
 import asyncio
@@ -10,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from retrieval.embedder import ImageLike
 from retrieval.engine import SearchEngine
-from retrieval.prepared import EmbeddedQuery, PreparedQuery
+from retrieval.prepared import EmbeddedQuery, PreparedQuery, in_groups
 from retrieval.records import Box
 from retrieval.service.following import Follower
 from retrieval.service.metrics import Metrics
@@ -24,18 +24,30 @@ from retrieval.service.settings import ServiceSettings
 from retrieval.threads import usable_cores
 
 T = TypeVar("T")
-WORKERS = 2  # so that one searches while the other embeds
-MOST_TOGETHER = 8  # as many as the encoder takes at once
+EMBEDDING = 2  # threads, so that one searches while the other embeds
+MOST_TOGETHER = 4  # as many as the encoder takes at once in the shortest time
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    """A query that is decoded, and what its caller wants of it once it is embedded."""
+class _Wanted(NamedTuple):
+    """What a caller wants of a picture.
 
-    query: PreparedQuery
-    then: Callable[[EmbeddedQuery], Any]
+    Attributes:
+        then: what is done once it is embedded, with others that are `alike`.
+        alike: equal for all of whom the same is wanted.
+        future: of the answer.
+    """
+
+    then: Callable[[list[EmbeddedQuery]], Sequence[Any]]
+    alike: Any
     future: "asyncio.Future[Any]"
-    since_s: float = field(default_factory=time.perf_counter)
+
+
+class _Waiting(NamedTuple):
+    """A picture that is decoded, and since when."""
+
+    wanted: _Wanted
+    query: PreparedQuery
+    since_s: float
 
 
 class SearchQueue:
@@ -51,13 +63,10 @@ class SearchQueue:
     def __init__(self, engine: SearchEngine, follower: Follower, settings: ServiceSettings, metrics: Metrics) -> None:
         self._engine, self._follower, self._settings, self._metrics = engine, follower, settings, metrics
         self._places = 0
-        self._threads = ThreadPoolExecutor(usable_cores(), "decode")
+        self._threads = ThreadPoolExecutor(usable_cores() + EMBEDDING, "search")
         self._waiting: deque[_Waiting] = deque()
-        self._is_any = threading.Condition()
-        self._is_closed = False
-        self._workers = [threading.Thread(target=self._work, name=f"search-{n}", daemon=True) for n in range(WORKERS)]
-        for worker in self._workers:
-            worker.start()
+        self._embedding = 0  # threads that embed and search
+        self._lock = threading.Lock()  # of both
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -84,8 +93,9 @@ class SearchQueue:
     async def embed(
         self,
         image: ImageLike,
-        then: Callable[[EmbeddedQuery], T],
+        then: Callable[[list[EmbeddedQuery]], Sequence[T]],
         *,
+        alike: Any = None,
         box: Box | None = None,
         min_generation: int | None = None,
     ) -> T:
@@ -93,7 +103,9 @@ class SearchQueue:
 
         Args:
             image: the picture.
-            then: what to do once it is embedded, such as to search; in one of the queue's threads.
+            then: what to do once it is embedded, such as to search; in one of the queue's threads. It is given this
+                query, or with it others that are `alike`, and returns as many answers.
+            alike: what is equal for all queries of which the same is wanted; None: nobody else's.
             box: the part to look at.
             min_generation: answer from this one or a later.
 
@@ -102,79 +114,84 @@ class SearchQueue:
             PictureError: the picture cannot be used.
             Whatever `then` raises.
         """
-        with self._timed("decode"):
-            query = await self.run(self._prepare, image, box, min_generation)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        with self._is_any:
-            self._waiting.append(_Waiting(query, then, future))
-            self._is_any.notify()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        wanted = _Wanted(then, object() if alike is None else alike, future)
+        loop.run_in_executor(self._threads, self._decode, wanted, image, box, min_generation)
         return await future
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Run something else that takes its time, in the threads of decoding."""
+        """Run something else that takes its time, in the same threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     def close(self) -> None:
         """End the threads; searches must have ended."""
-        with self._is_any:
-            self._is_closed = True
-            self._is_any.notify_all()
-        for worker in self._workers:
-            worker.join()
         self._threads.shutdown()
 
-    def _prepare(self, image: ImageLike, box: Box | None, min_generation: int | None) -> PreparedQuery:
-        self._follower.catch_up(min_generation, self._settings.deadline_s)
-        return self._engine.prepare(image, box)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _decode(self, wanted: "_Wanted", image: ImageLike, box: Box | None, min_generation: int | None) -> None:
         start_s = time.perf_counter()
-        yield
-        self._metrics.stage_seconds.labels(stage).observe(time.perf_counter() - start_s)
-
-    def _work(self) -> None:
+        try:
+            self._follower.catch_up(min_generation, self._settings.deadline_s)
+            query = self._engine.prepare(image, box)
+        except Exception as error:  # its caller's to be told
+            _tell([wanted.future], [error])
+            return
+        now_s = time.perf_counter()
+        self._metrics.stage_seconds.labels("decode").observe(now_s - start_s)
+        with self._lock:
+            self._waiting.append(_Waiting(wanted, query, now_s))
+            if self._embedding == EMBEDDING:
+                return
+            self._embedding += 1
         while batch := self._next():
-            now_s = time.perf_counter()
-            for one in batch:
-                self._metrics.stage_seconds.labels("wait").observe(now_s - one.since_s)
-            self._metrics.batch_size.observe(len(batch))
-            with self._timed("embed and search"):
-                outcomes = self._outcomes(batch)
-            batch[0].future.get_loop().call_soon_threadsafe(_tell, batch, outcomes)
+            self._embed_and_search(batch)
 
     def _next(self) -> list[_Waiting]:
-        """Those that wait, as many as are embedded together; nothing when all is over."""
-        with self._is_any:
-            while True:
-                batch: list[_Waiting] = []
-                while self._waiting and len(batch) < MOST_TOGETHER:
-                    one = self._waiting.popleft()
-                    if not one.future.done():  # its caller has gone away otherwise
-                        batch.append(one)
-                if batch or self._is_closed:
-                    return batch
-                self._is_any.wait()
+        """Those that wait, as many as are embedded together; none ends the calling thread's turn."""
+        batch: list[_Waiting] = []
+        with self._lock:
+            while self._waiting and len(batch) < MOST_TOGETHER:
+                one = self._waiting.popleft()
+                if not one.wanted.future.done():  # its caller has gone away otherwise
+                    batch.append(one)
+            if not batch:
+                self._embedding -= 1
+        return batch
+
+    def _embed_and_search(self, batch: Sequence[_Waiting]) -> None:
+        start_s = time.perf_counter()
+        for one in batch:
+            self._metrics.stage_seconds.labels("wait").observe(start_s - one.since_s)
+        self._metrics.batch_size.observe(len(batch))
+        outcomes = self._outcomes(batch)
+        self._metrics.stage_seconds.labels("embed and search").observe(time.perf_counter() - start_s)
+        _tell([one.wanted.future for one in batch], outcomes)
 
     def _outcomes(self, batch: Sequence[_Waiting]) -> list[Any]:
         try:
             together = self._engine.embed_prepared([one.query for one in batch])
         except Exception as error:  # theirs to be told
             return [error] * len(batch)
-        outcomes = []
-        for one, embedded in zip(batch, together, strict=True):
+
+        def done(alike: list[tuple[_Waiting, EmbeddedQuery]]) -> Sequence[Any]:
             try:
-                outcomes.append(one.then(embedded))
-            except Exception as error:  # of this query alone
-                outcomes.append(error)
-        return outcomes
+                return alike[0][0].wanted.then([query for _, query in alike])
+            except Exception as error:  # of what they all want
+                return [error] * len(alike)
+
+        return in_groups(list(zip(batch, together, strict=True)), lambda one: one[0].wanted.alike, done)
 
 
-def _tell(batch: Sequence[_Waiting], outcomes: Sequence[Any]) -> None:
-    for one, outcome in zip(batch, outcomes, strict=True):
-        if one.future.done():
-            continue
-        if isinstance(outcome, Exception):
-            one.future.set_exception(outcome)
-        else:
-            one.future.set_result(outcome)
+def _tell(futures: Sequence["asyncio.Future[Any]"], outcomes: Sequence[Any]) -> None:
+    """Give callers their answers, or what is wrong, from another thread than theirs."""
+
+    def tell() -> None:
+        for future, outcome in zip(futures, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    futures[0].get_loop().call_soon_threadsafe(tell)

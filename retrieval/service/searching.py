@@ -74,8 +74,8 @@ async def match(request: Request) -> Response:
         if len(body.pictures) != 2:
             raise Problem(422, f"{len(body.pictures)} pictures came, two are needed, as files of a form")
 
-        def kept(query: EmbeddedQuery) -> EmbeddedQuery:
-            return query
+        def kept(queries: list[EmbeddedQuery]) -> list[EmbeddedQuery]:
+            return queries
 
         embedded = asyncio.gather(*(service.queue.embed(picture, kept) for picture in body.pictures))
         a, b = await unless_gone(request, embedded, service.settings.deadline_s)
@@ -98,8 +98,11 @@ async def embed(request: Request) -> Response:
         if not body.pictures:
             raise Problem(422, "no picture came; send its bytes, or a form with a file")
 
-        def described(query: EmbeddedQuery) -> dict[str, Any]:
-            return {"vector": query.vector[0].tolist(), "model": query.live.model.space.model_fingerprint}
+        def described(queries: list[EmbeddedQuery]) -> list[dict[str, Any]]:
+            return [
+                {"vector": query.vector[0].tolist(), "model": query.live.model.space.model_fingerprint}
+                for query in queries
+            ]
 
         embedding = service.queue.embed(body.pictures[0], described, box=options.box)
         return json_of(await unless_gone(request, embedding, service.settings.deadline_s))
@@ -117,10 +120,14 @@ async def _answer(service: Service, body: Body) -> SearchResult:
 
 
 async def _by_picture(service: Service, picture: bytes, options: SearchOptions) -> SearchResult:
-    def search(query: EmbeddedQuery) -> SearchResult:
-        return service.engine.search_embedded(query, options.k, **options.refinements())
+    wanted = options.k, options.refinements()
 
-    return await service.queue.embed(picture, search, box=options.box, min_generation=options.min_generation)
+    def search(queries: list[EmbeddedQuery]) -> list[SearchResult]:
+        return service.engine.search_embedded(queries, wanted[0], **wanted[1])
+
+    return await service.queue.embed(
+        picture, search, alike=wanted, box=options.box, min_generation=options.min_generation
+    )
 
 
 def _by_vector(service: Service, options: VectorSearch) -> SearchResult:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from commands import retrieve
+from retrieval.answer import Refinements
 from retrieval.client import Client
 from retrieval.client.trying import Retries
 from retrieval.engine import SearchEngine
-from retrieval.errors import ServiceError
+from retrieval.errors import ServiceError, UnknownKey
 from serving import Served, serving
 
 MODEL, BETTER = "efficientnet_lite0", "efficientnet_lite2"
@@ -25,6 +26,28 @@ def index(tmp_path: Path, demo_gallery: Path) -> Path:
     with SearchEngine.create(tmp_path / "index", model=MODEL) as engine:
         engine.sync(demo_gallery)
     return tmp_path / "index"
+
+
+def test_callers_at_once_get_what_each_of_them_asked_for(index: Path, demo_gallery: Path, tmp_path: Path) -> None:
+    pictures = sorted(demo_gallery.glob("*/*"))[:12]
+    wishes: list[Refinements] = [{}, {"min_score": 0.6}, {"where": "label = 'food'"}, {"like": ["apple/noto.png"]}]
+    asked = [(picture, k, wish) for picture in pictures for k in (2, 5) for wish in wishes]
+    random.Random(0).shuffle(asked)
+    bad = [(picture, 3, Refinements(like=["not there"])) for picture in pictures]
+    with (
+        serving(index, log=tmp_path / "log") as served,
+        Client(served.url, retries=AT_ONCE) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        refused = [pool.submit(client.search, picture, k, **wish) for picture, k, wish in bad]
+        answers = list(pool.map(lambda one: client.search(one[0], one[1], **one[2]), asked))
+        assert all(isinstance(one.exception(), UnknownKey | ServiceError) for one in refused)
+    with SearchEngine.open(index) as engine:
+        for (picture, k, wish), answer in zip(asked, answers, strict=True):
+            expected = engine.search(picture, k, **wish)
+            scores = [hit.score for hit in expected.hits]
+            assert [hit.score for hit in answer.hits] == pytest.approx(scores, abs=5e-3)
+            assert len({hit.key for hit in answer.hits} & {hit.key for hit in expected.hits}) >= len(scores) - 1
 
 
 def write_until_killed(url: str, name: str, pictures: list[Path], answered: dict[str, int], started: list[str]) -> None:
