@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.column import Column, Growing
-from indexer.conditions import Compare, Condition, Every, Missing, Not, OneOf, Some, Value
+from indexer.conditions import BUILT_IN, Compare, Condition, Every, Missing, Not, OneOf, Some, Value
 from indexer.errors import FilterError
 from indexer.spaces import newest_generation
 from indexer.vectors import Mask
 
-BUILT_IN = ("key", "product_id", "label")  # metadata of these names cannot be asked for
 _STILL = np.iinfo(np.int64).max  # the end of a row that holds
 _ROWS = (
     "SELECT a.picture_id, a.since, a.until, p.key, a.product_id, a.label, a.metadata"

@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
+BUILT_IN: Final = ("key", "product_id", "label")  # metadata of these names cannot be asked for
 MOST_DEPTH = 100  # of what is nested; Python's stack takes some hundreds
 
 Value = str | float | bool

@@ -1,16 +1,27 @@
-"""What can conditions be made of? The fields of the metadata, their types and what they commonly hold."""
+"""What can conditions be made of? Labels, products and the fields of the metadata, and what these commonly hold."""
 
 import sqlite3
 from dataclasses import dataclass, field
 
+from indexer.conditions import BUILT_IN
+
 SAMPLE = 50_000  # pictures: a tenth of a second
 _MOST_TEXTS = 24
+_VALUES = f"""
+WITH newest AS (
+    SELECT product_id, label, metadata FROM attributes WHERE until IS NULL ORDER BY picture_id DESC LIMIT {SAMPLE}
+), held (name, type, value) AS (
+    SELECT v.key, v.type, v.value FROM newest a, json_each(a.metadata) v
+    WHERE v.type != 'null' AND v.key NOT IN ({", ".join(f"'{name}'" for name in BUILT_IN)})
+    UNION ALL SELECT 'label', 'text', label FROM newest WHERE label IS NOT NULL
+    UNION ALL SELECT 'product_id', 'text', product_id FROM newest WHERE product_id IS NOT NULL
+)"""
 _KINDS = {"integer": "number", "real": "number", "text": "text", "true": "boolean", "false": "boolean"}
 
 
 @dataclass(slots=True)
 class FieldSummary:
-    """One field of the metadata.
+    """One field that pictures have.
 
     Attributes:
         name: of the field.
@@ -30,12 +41,8 @@ class FieldSummary:
 
 def summarise_fields(connection: sqlite3.Connection) -> list[FieldSummary]:
     """The fields of the newest `SAMPLE` pictures, by name, inside the read transaction that the caller holds."""
-    newest = f"SELECT metadata FROM attributes WHERE until IS NULL ORDER BY picture_id DESC LIMIT {SAMPLE}"
-    values = f"FROM ({newest}) a, json_each(a.metadata) v"
     found: dict[str, FieldSummary] = {}
-    rows = connection.execute(
-        f"SELECT v.key, v.type, count(*), min(v.value), max(v.value) {values} WHERE v.type != 'null' GROUP BY 1, 2"
-    )
+    rows = connection.execute(f"{_VALUES} SELECT name, type, count(*), min(value), max(value) FROM held GROUP BY 1, 2")
     for name, kind, pictures, least, greatest in rows:
         one = found.setdefault(name, FieldSummary(name))
         one.pictures += pictures
@@ -46,7 +53,7 @@ def summarise_fields(connection: sqlite3.Connection) -> list[FieldSummary]:
             one.least = float(least) if one.least is None else min(one.least, float(least))
             one.greatest = float(greatest) if one.greatest is None else max(one.greatest, float(greatest))
     texts = connection.execute(
-        f"SELECT v.key, v.value, count(*) {values} WHERE v.type = 'text' GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
+        f"{_VALUES} SELECT name, value, count(*) FROM held WHERE type = 'text' GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
     )
     for name, text, _ in texts:
         if len(found[name].texts) < _MOST_TEXTS:

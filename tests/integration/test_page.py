@@ -142,7 +142,7 @@ def test_a_box_is_drawn_and_taken_back(page: Page, demo_gallery: Path) -> None:
     expect(page.locator("#hits .score").first).not_to_have_text(str(whole))
 
 
-def test_filters_are_those_of_the_metadata(page: Page, demo_gallery: Path) -> None:
+def test_filters_are_those_of_what_pictures_have(page: Page, demo_gallery: Path) -> None:
     page.set_input_files("#file", demo_gallery / APPLE)
     answered(page, 12)
     page.get_by_label("price at most").fill("4")
@@ -155,6 +155,8 @@ def test_filters_are_those_of_the_metadata(page: Page, demo_gallery: Path) -> No
     page.screenshot(path=PICTURES / "no-match.png")
     page.get_by_label("maker").select_option("any")
     answered(page, 2)
+    page.get_by_label("product_id").select_option("banana")
+    assert sorted(answered(page, 1)) == ["banana/noto.png"]
 
 
 def test_one_picture_a_product_and_no_low_scores(page: Page, demo_gallery: Path) -> None:

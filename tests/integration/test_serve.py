@@ -351,6 +351,8 @@ def test_it_says_what_it_holds_and_how_it_does(served: Served, engine: SearchEng
     fields = {one["name"]: one for one in found(served.client.get("/v1/fields"))["fields"]}
     assert (fields["price"]["kinds"], fields["price"]["least"], fields["price"]["greatest"]) == (["number"], 1, 12)
     assert sorted(fields["maker"]["texts"]) == ["fluent", "noto"]
+    assert (sorted(fields["product_id"]["texts"]), fields["product_id"]["pictures"]) == (sorted(THINGS), 12)
+    assert "label" not in fields  # no picture has one
     metrics = served.client.get("/metrics").text
     assert "retrieve_images 12.0" in metrics
     assert 'retrieve_stage_seconds_count{stage="decode"}' in metrics
