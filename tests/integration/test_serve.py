@@ -341,7 +341,7 @@ def test_who_comes_when_all_places_are_taken_is_told_so(pristine: Path, photo: b
 # -------------------- what it says and how it ends
 
 
-def test_it_says_what_it_holds_and_how_it_does(served: Served, engine: SearchEngine) -> None:
+def test_it_says_what_it_holds_and_how_it_does(served: Served, engine: SearchEngine, photo: bytes) -> None:
     assert found(served.client.get("/healthz")) == {"status": "ok"}
     assert found(served.client.get("/readyz")) == {"status": "ready"}
     info = found(served.client.get("/v1/info"))
@@ -353,6 +353,7 @@ def test_it_says_what_it_holds_and_how_it_does(served: Served, engine: SearchEng
     assert sorted(fields["maker"]["texts"]) == ["fluent", "noto"]
     assert (sorted(fields["product_id"]["texts"]), fields["product_id"]["pictures"]) == (sorted(THINGS), 12)
     assert "label" not in fields  # no picture has one
+    found(served.client.post("/v1/search", content=photo, headers={"content-type": "image/png"}))
     metrics = served.client.get("/metrics").text
     assert "retrieve_images 12.0" in metrics
     assert 'retrieve_stage_seconds_count{stage="decode"}' in metrics
