@@ -44,7 +44,10 @@ RESULT = an_object(
         "model": "0c3fa1",
     }
 }  # fmt: skip
-RESULTS = an_object(queries={"type": "array", "items": RESULT})
+RESULT_AND_VECTOR = RESULT | {
+    "properties": {**RESULT["properties"], "vector": {"type": "array", "items": _NUMBER}}  # where it is asked for
+}
+RESULTS = an_object(queries={"type": "array", "items": RESULT_AND_VECTOR})
 MATCH = an_object(
     a=_TEXT_OR_NULL, b=_TEXT_OR_NULL, score=_NUMBER, distance=_NUMBER, match_probability=_NUMBER_OR_NULL,
     threshold=_NUMBER_OR_NULL, is_match={"type": ["boolean", "null"]}, model=_TEXT,

@@ -77,6 +77,7 @@ class SearchOptions(BaseModel):
     dedup: float | None = Field(None, gt=0, le=1, description="Leave out hits this close to a better one.")
     expand: int = Field(0, ge=0, le=100, description="Search again, moved towards so many of the nearest.")
     rerank: bool = Field(False, description="Order the first 100 hits by what their neighbourhoods have in common.")
+    with_vector: bool = Field(False, description="Say how the model sees the picture as well, to search with again.")
     box: SidesOfBox = None
     min_generation: int | None = Field(
         None, ge=0, le=2**62, description="Answer from this generation or a later one, as an upsert returned it."

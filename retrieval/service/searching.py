@@ -13,7 +13,7 @@ from retrieval.prepared import EmbeddedQuery
 from retrieval.results import SearchResult
 from retrieval.service.bodies import Body, checked, read_body
 from retrieval.service.deps import Service, allow_reading, service_of, unless_gone
-from retrieval.service.openapi import MATCH, RESULT, RESULTS, VECTOR, answers, picture_or
+from retrieval.service.openapi import MATCH, RESULT_AND_VECTOR, RESULTS, VECTOR, answers, picture_or
 from retrieval.service.options import EmbedOptions, MatchOptions, SearchOptions, VectorSearch
 from retrieval.service.problems import Problem
 
@@ -23,7 +23,7 @@ router = APIRouter(dependencies=[Depends(allow_reading)], tags=["search"])
 @router.post(
     "/v1/search",
     summary="Find what looks alike",
-    responses=answers(RESULT, 404),
+    responses=answers(RESULT_AND_VECTOR, 404),
     openapi_extra=picture_or(VectorSearch, SearchOptions),
 )
 async def search(request: Request) -> Response:
@@ -36,7 +36,7 @@ async def search(request: Request) -> Response:
     with service.queue.place():
         body = await read_body(request, service.settings)
         result = await unless_gone(request, _answer(service, body), service.settings.deadline_s)
-    return json_of(result.to_dict())
+    return json_of(result)
 
 
 @router.post(
@@ -56,7 +56,7 @@ async def search_batch(request: Request) -> Response:
         await service.queue.run(service.follower.catch_up, options.min_generation, service.settings.deadline_s)
         asked = [_by_picture(service, picture, options) for picture in body.pictures]
         results = await unless_gone(request, asyncio.gather(*asked), service.settings.deadline_s)
-    return json_of({"queries": [result.to_dict() for result in results]})
+    return json_of({"queries": results})
 
 
 @router.post(
@@ -108,22 +108,27 @@ async def embed(request: Request) -> Response:
         return json_of(await unless_gone(request, embedding, service.settings.deadline_s))
 
 
-async def _answer(service: Service, body: Body) -> SearchResult:
+async def _answer(service: Service, body: Body) -> dict[str, Any]:
     options: VectorSearch = checked(VectorSearch, body.fields)
     if options.vector is not None:
         if body.pictures:
             raise Problem(422, "a picture and a vector came; send one of them")
-        return await service.queue.run(_by_vector, service, options)
+        return (await service.queue.run(_by_vector, service, options)).to_dict()
     if body.pictures:
         return await _by_picture(service, body.pictures[0], options)
-    return await service.queue.run(_by_keys, service, options)
+    return (await service.queue.run(_by_keys, service, options)).to_dict()
 
 
-async def _by_picture(service: Service, picture: bytes, options: SearchOptions) -> SearchResult:
-    wanted = options.k, options.refinements()
+async def _by_picture(service: Service, picture: bytes, options: SearchOptions) -> dict[str, Any]:
+    wanted = options.k, options.refinements(), options.with_vector
 
-    def search(queries: list[EmbeddedQuery]) -> list[SearchResult]:
-        return service.engine.search_embedded(queries, wanted[0], **wanted[1])
+    def search(queries: list[EmbeddedQuery]) -> list[dict[str, Any]]:
+        k, refined, with_vector = wanted
+        answers = [result.to_dict() for result in service.engine.search_embedded(queries, k, **refined)]
+        if with_vector:
+            for said, query in zip(answers, queries, strict=True):
+                said["vector"] = query.vector[0].tolist()
+        return answers
 
     return await service.queue.embed(
         picture, search, alike=wanted, box=options.box, min_generation=options.min_generation

@@ -123,6 +123,11 @@ def test_a_vector_is_searched_with(served: Served, engine: SearchEngine, photo: 
     np.testing.assert_allclose(np.linalg.norm(embedded["vector"]), 1, atol=1e-4)
     answer = found(served.client.post("/v1/search", json={"k": 3, **embedded}))
     assert_alike(answer, engine.search(photo, k=3).to_dict())
+    with_vector = found(
+        served.client.post("/v1/search?k=3&with_vector=true", content=photo, headers={"content-type": "image/png"})
+    )
+    np.testing.assert_allclose(with_vector.pop("vector"), embedded["vector"], atol=1e-3)
+    assert_alike(with_vector, engine.search(photo, k=3).to_dict())
     stale = served.client.post("/v1/search", json={"vector": embedded["vector"], "model": "0" * 64})
     assert_problem(stale, 409, "the query encoder is another model@00000000")
 

@@ -13,6 +13,7 @@ const state = {
   k: 24,
   minScore: 0,
 };
+const SLOW_MS = 150; // from when on an answer is felt to be late: fading what is there takes longer than most searches
 let asked = 0; // searches begun; an answer to an older one is thrown away
 
 // ---------------------------------------------------------------- the server
@@ -36,11 +37,6 @@ async function call(path, options = {}) {
   throw new Refused(response.status, problem.detail || response.statusText);
 }
 
-async function embed(file, box) {
-  const place = box ? `?box=${box.map((side) => Math.round(side)).join(",")}` : "";
-  return call(`/v1/embed${place}`, { method: "POST", body: file, headers: { "content-type": "application/octet-stream" } });
-}
-
 function wanted(offset) {
   const body = { k: state.k, offset };
   if (state.vector) Object.assign(body, { vector: state.vector.values, model: state.vector.model });
@@ -50,6 +46,21 @@ function wanted(offset) {
   if (state.grouped) body.group_by = "product_id";
   if (state.minScore > 0) body.min_score = state.minScore;
   return body;
+}
+
+async function ask(offset) {
+  const fields = wanted(offset);
+  if (!state.file || state.vector) {
+    const headers = { "content-type": "application/json" };
+    return call("/v1/search", { method: "POST", headers, body: JSON.stringify(fields) });
+  }
+  const said = new URLSearchParams({ with_vector: "true" });
+  if (state.box) said.set("box", state.box.map((side) => Math.round(side)).join(","));
+  for (const [name, value] of Object.entries(fields)) {
+    for (const one of Array.isArray(value) ? value : [value]) said.append(name, typeof one === "object" ? JSON.stringify(one) : one);
+  }
+  const headers = { "content-type": "application/octet-stream" };
+  return call(`/v1/search?${said}`, { method: "POST", headers, body: state.file });
 }
 
 // ---------------------------------------------------------------- searching
@@ -64,23 +75,17 @@ async function search({ offset = 0 } = {}) {
     note("Find what looks alike", "Choose a picture, or start from a hit with “More like this”.");
     return;
   }
-  document.body.classList.add("busy");
+  const slow = setTimeout(() => document.body.classList.add("busy"), SLOW_MS);
   say("Searching …");
   note();
   try {
-    if (state.file && !state.vector) {
-      const found = await embed(state.file, state.box);
-      if (mine !== asked) return;
+    const found = await ask(offset);
+    if (mine !== asked) return;
+    drawHits(found.hits, offset);
+    if (found.vector) {
       state.vector = { values: found.vector, model: found.model };
       writeAddress();
     }
-    const found = await call("/v1/search", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(wanted(offset)),
-    });
-    if (mine !== asked) return;
-    drawHits(found.hits, offset);
     const shown = $("hits").children.length;
     if (shown) say(`${shown} ${shown === 1 ? "hit" : "hits"}`);
     else {
@@ -91,6 +96,7 @@ async function search({ offset = 0 } = {}) {
   } catch (error) {
     if (mine === asked) showError(error);
   } finally {
+    clearTimeout(slow);
     if (mine === asked) document.body.classList.remove("busy");
   }
 }
@@ -184,10 +190,10 @@ function choose(file) {
   state.file = file;
   state.vector = null;
   setBox(null);
+  search();
   $("picture").src = URL.createObjectURL(file);
   $("picture").onload = () => URL.revokeObjectURL($("picture").src);
   drawQuery();
-  search();
 }
 
 function drawQuery() {
