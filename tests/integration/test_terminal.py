@@ -38,7 +38,8 @@ def shown(index: Path, picture: Path, *, has_sixel: bool = False, has_kitty: boo
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     command = [*RETRIEVE, "query", str(picture), "-k", "3", "--show", "--index", str(index)]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    size = {"COLUMNS": str(COLUMNS), "LINES": str(ROWS)}  # over what the tests themselves may have been given
+    environment = {**os.environ, **size, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     process = subprocess.Popen(command, stdin=there, stdout=there, stderr=subprocess.PIPE, env=environment)
     os.close(there)
     written, answered = b"", 0
