@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,11 +70,10 @@ def server(index: Path, port: int) -> Iterator[tuple[int, httpx2.Client]]:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while True:
-                try:
+                with suppress(httpx2.TransportError):
                     if client.get("/readyz").is_success:
                         break
-                except httpx2.TransportError:
-                    time.sleep(0.1)
+                time.sleep(0.1)
             yield process.pid, client
         process.send_signal(signal.SIGTERM)
 

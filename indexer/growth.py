@@ -202,17 +202,21 @@ class Lists:
             if one.segment.segment_id in self._segments:
                 continue
             is_full = is_full or self._count >= most  # whoever comes later must not come in before
-            if is_full or not self._take_segment(one):
+            if not self._take_segment(one, is_full=is_full):
                 left.append(one)
         return left, is_full
 
-    def _take_segment(self, one: OpenSegment) -> bool:
-        """Whether all pictures of a segment are here now; the vectors move, of those that came through the tail."""
+    def _take_segment(self, one: OpenSegment, *, is_full: bool) -> bool:
+        """Whether all pictures of a segment are here now; the vectors move, of those that came through the tail.
+
+        One of which some came is taken whatever its size, or else these would be found twice.
+        """
         rows = np.flatnonzero(~np.isin(one.segment.ids, one.removed))
         ids = one.segment.ids[rows]
         is_new = ids > self.ids[-1]
         is_here, at = rows_of(self.ids, ids[~is_new])
-        if np.count_nonzero(is_new) > _MOST_OF_A_SEGMENT or not is_here.all():
+        can_wait = not len(at) and (is_full or len(ids) > _MOST_OF_A_SEGMENT)
+        if can_wait or not is_here.all():
             return False
         stored = one.segment.stored
         with self._gate.writing():

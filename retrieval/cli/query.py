@@ -126,7 +126,7 @@ def command(
     if sheet is not None and results:
         from retrieval.report.sheet import save_sheet
 
-        save_sheet([_row(result) for result in results if result.query != STANDARD_INPUT], sheet)
+        save_sheet([_row(result) for result in results if result.query not in (None, STANDARD_INPUT)], sheet)
     if html is not None and results:
         from retrieval.report.answers import save_answers
 

@@ -62,9 +62,8 @@ class OpenVinoEncoder:
         with self._among_calls() as is_alone:
             # All threads at once on each picture; or a thread for each batch, which in all costs a fifth less.
             hint: Hint = "LATENCY" if is_alone and len(pixels) < _TOGETHER else "THROUGHPUT"
-            whole = (
-                0 if hint == "LATENCY" else len(pixels) - len(pixels) % _TOGETHER
-            )  # padding costs as much as pictures
+            # What is left over goes one by one: a padded batch costs as much as a full one.
+            whole = 0 if hint == "LATENCY" else len(pixels) - len(pixels) % _TOGETHER
             for size, places in ((_TOGETHER, range(0, whole, _TOGETHER)), (1, range(whole, len(pixels)))):
                 pieces = ((start, pixels[start : start + size]) for start in places)
                 for start, embeddings in _run(self._engine(hint, size), pieces) if places else ():

@@ -171,6 +171,19 @@ def test_a_segment_that_is_too_large_stays_outside(
     assert not reader.is_growing
 
 
+def test_a_large_segment_of_which_some_came_before_it_was_sealed_is_not_found_twice(
+    writer: IndexStore, reader: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.growth, "_MOST_OF_A_SEGMENT", 200)
+    add(writer, BASE, BASE + 50)
+    reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
+    add(writer, BASE + 50, BASE + 400)
+    reader.refresh()
+    assert len(reader.snapshot.segments) == 2
+    assert_same_as_compared_one_by_one(reader)
+
+
 def test_vectors_are_held_in_memory_only_until_they_are_sealed(writer: IndexStore, reader: IndexStore) -> None:
     add(writer, BASE, BASE + 50)
     reader.refresh()
