@@ -73,7 +73,7 @@ class Growth:
             lists = before.lists
         left, has_more = lists.take_segments(others)
         if not has_more:
-            lists.take_tail(tail)
+            has_more = lists.take_tail(tail)
         is_visible = lists.visible_in(before, base, removed)
         rest = tail.only(tail.ids[~rows_of(lists.ids, tail.ids)[0] & ~tail.is_removed])
         return Grown(lists, lists.ids, is_visible, tuple(left), rest, has_more)
@@ -232,14 +232,15 @@ class Lists:
         self._segments.add(one.segment.segment_id)
         return True
 
-    def take_tail(self, tail: Tail) -> None:
-        """Bring in pictures that are in no segment yet."""
-        is_new = (tail.ids > self.ids[-1]) & ~tail.is_removed
-        if not is_new.any():
-            return
-        with self._gate.writing():
-            self._sources.append(tail.vectors[is_new].astype(np.float16))
-        self._add(tail.ids[is_new], len(self._sources) - 1, np.arange(np.count_nonzero(is_new)))
+    def take_tail(self, tail: Tail) -> bool:
+        """Bring in pictures that are in no segment yet, as many as a refresh may; returns whether more are waiting."""
+        new = np.flatnonzero((tail.ids > self.ids[-1]) & ~tail.is_removed)
+        rows = new[:_MOST_AT_ONCE]
+        if rows.size:
+            with self._gate.writing():
+                self._sources.append(tail.vectors[rows].astype(np.float16))
+            self._add(tail.ids[rows], len(self._sources) - 1, np.arange(rows.size))
+        return rows.size < new.size
 
     def _add(self, ids: Ids, source: int, rows: NDArray[np.intp]) -> None:
         for start in range(0, len(ids), _ROWS_A_TURN):

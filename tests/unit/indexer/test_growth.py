@@ -158,6 +158,19 @@ def test_who_opens_an_index_with_newcomers_brings_them_in_without_news(
     reader.close()
 
 
+def test_a_large_commit_comes_in_by_and_by(
+    writer: IndexStore, reader: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.growth, "_MOST_AT_ONCE", 30)
+    add(writer, BASE, BASE + 80)
+    places = []
+    for _ in range(3):
+        reader.refresh()
+        assert_same_as_compared_one_by_one(reader)
+        places.append((len(reader.snapshot.grown.ids) - BASE, reader.is_growing))  # type: ignore[union-attr]
+    assert places == [(30, True), (60, True), (80, False)]
+
+
 def test_a_segment_that_is_too_large_stays_outside(
     writer: IndexStore, reader: IndexStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
