@@ -67,6 +67,7 @@ CREATE TABLE segments (             -- sealed, immutable files of vectors
     frame_checksum INTEGER NOT NULL,  -- crc32 of what surrounds the vectors, checked at every opening
     merged_into INTEGER REFERENCES segments  -- the one that holds its vectors now; its own file is gone. Null: none
 ) STRICT;
+CREATE INDEX segments_whole ON segments (space_id) WHERE merged_into IS NULL;
 
 CREATE TABLE approximations (       -- a smaller index in front of a segment's vectors; without it searches take longer
     segment_id INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE,

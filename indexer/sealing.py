@@ -41,7 +41,8 @@ def seal(catalog: Catalog, index_dir: Path, space: Space, *, least_rows: int | N
         with catalog.read() as connection:
             rows = connection.execute(
                 "SELECT p.id, e.vector, e.checksum FROM embeddings e JOIN pictures p ON p.id = e.picture_id"
-                " WHERE e.space_id = ? AND e.vector IS NOT NULL AND p.removed IS NULL ORDER BY p.id",
+                " WHERE e.space_id = ? AND e.segment_id IS NULL AND e.vector IS NOT NULL AND p.removed IS NULL"
+                " ORDER BY p.id",
                 (space.id,),
             )
             intact = [(picture_id, blob) for picture_id, blob, checksum in rows if zlib.crc32(blob) == checksum]

@@ -151,7 +151,7 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
         connection, "SELECT id FROM pictures WHERE removed > ? AND removed <= ?", (current.generation, generation)
     )
     segments = [_with_removed(one, removed) for one in current.segments]
-    segments += _freshly_opened(opened, connection)
+    segments += _freshly_opened(opened, connection, is_first=not segments)
     segments = [_with_approximation(one, approximations, connection) for one in segments]
     segments = [_on_gpus(one, current.gpus) for one in segments]
     tail = current.tail.without(removed) if removed.size else current.tail
@@ -187,10 +187,14 @@ def _segments_after(current: Snapshot, connection: sqlite3.Connection) -> list[S
     return [Segment(current.index_dir, row[0], SealedFile(*row[1:])) for row in rows]
 
 
-def _freshly_opened(segments: list[Segment], connection: sqlite3.Connection) -> list[OpenSegment]:
+def _freshly_opened(segments: list[Segment], connection: sqlite3.Connection, *, is_first: bool) -> list[OpenSegment]:
     if not segments:
         return []
-    removed = _column(connection, "SELECT id FROM pictures WHERE removed IS NOT NULL ORDER BY id", ())
+    sql, span = "SELECT id FROM pictures WHERE removed IS NOT NULL", tuple[int, ...]()
+    if not is_first:  # of some thousands, not of all that was ever removed
+        sql += " AND id BETWEEN ? AND ?"
+        span = min(int(one.ids[0]) for one in segments), max(int(one.ids[-1]) for one in segments)
+    removed = _column(connection, sql, span)
     return [_with_removed(OpenSegment(segment, _NONE), removed) for segment in segments]
 
 
