@@ -20,6 +20,7 @@ from indexer.catalog import Catalog
 from indexer.column import Column, Growing
 from indexer.conditions import BUILT_IN, Compare, Condition, Every, Missing, Not, OneOf, Some, Value
 from indexer.errors import FilterError
+from indexer.forgetting import oldest_generation, refuse_forgotten
 from indexer.spaces import newest_generation
 from indexer.vectors import Mask
 
@@ -68,13 +69,18 @@ class Columns:
             table = self._read(generation, fields | known)
         if generation > table.generation:
             with self._catalog.read() as connection:
-                table.advance(connection)
+                is_whole = oldest_generation(connection) <= table.generation
+                if is_whole:
+                    table.advance(connection)
+            if not is_whole:
+                table = self._read(generation, fields | table.fields)
         if (fields & table.names) - table.fields:
             table = self._read(generation, fields | table.fields)
         return table
 
     def _read(self, generation: int, fields: set[str]) -> "_Table":
         with self._catalog.read_apart() as connection:
+            refuse_forgotten(connection, generation)
             self._table = _Table(connection, generation, fields)
         return self._table
 

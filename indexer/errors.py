@@ -40,6 +40,10 @@ class IndexBusy(IndexerError):
     """Another job holds the index; the message names it."""
 
 
+class GenerationForgotten(IndexerError):
+    """A generation was asked for whose rows are gone; a refresh leads to one that is whole."""
+
+
 class IndexReadOnly(IndexerError):
     """The folder of the index cannot be written, and the call would have to."""
 

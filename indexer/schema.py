@@ -116,4 +116,5 @@ CREATE TABLE feedback (             -- what people said of hits; of each source 
     given_ns INTEGER NOT NULL,
     PRIMARY KEY (query_hash, query_box, picture_id, source)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX feedback_picture ON feedback (picture_id);
 """

@@ -53,8 +53,8 @@ def read_settings(connection: sqlite3.Connection) -> SearchSettings:
 
 def write_settings(connection: sqlite3.Connection, settings: SearchSettings) -> None:
     """Keep what is asked for, inside the write transaction that the caller holds."""
-    connection.execute("DELETE FROM settings")
     said = {"recipe": settings.recipe, "recall": settings.recall, "memory_bytes": settings.memory_bytes}
+    connection.executemany("DELETE FROM settings WHERE name = ?", [(name,) for name in said])
     connection.executemany(
         "INSERT INTO settings VALUES (?, ?)", [(name, str(value)) for name, value in said.items() if value is not None]
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from indexer.approximation import open_approximation, read_approximation
 from indexer.errors import IndexDamaged
+from indexer.forgetting import oldest_generation
 from indexer.gpu import Gpus
 from indexer.growth import Grown, Growth
 from indexer.open_segment import Allowed, OpenSegment
@@ -133,6 +134,7 @@ def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot
     generation, space = newest_generation(connection)
     if (
         space != current.space
+        or current.generation < oldest_generation(connection)
         or _is_without_one_of_its_segments(current, connection)
         or _has_been_elsewhere(current, connection)
     ):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import compaction, feedback, kept, lookup, sealing, spaces
+from indexer import compaction, feedback, forgetting, kept, lookup, sealing, spaces
 from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.columns import Columns
@@ -23,6 +23,7 @@ from indexer.feedback import Judgement
 from indexer.fields import FieldSummary, summarise_fields
 from indexer.files import make_folder, total_bytes, translated_os_errors
 from indexer.filters import Where, read_filter
+from indexer.forgetting import Forgotten
 from indexer.gpu import Gpus
 from indexer.locks import job_lock, try_seal_lock
 from indexer.place import check_place, refuse_network, refuse_second
@@ -379,9 +380,16 @@ class IndexStore:
             return lookup.owners(connection, keys)
 
     def pictures(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, lookup.Picture]:
-        """The pictures of these ids as they were in `snapshot`'s generation."""
+        """The pictures of these ids as they were in `snapshot`'s generation.
+
+        Raises:
+            GenerationForgotten: it was pruned meanwhile.
+        """
         with self._catalog.read() as connection:
-            return lookup.pictures_by_id(connection, self.index_dir, snapshot.generation, ids)
+            found = lookup.pictures_by_id(connection, self.index_dir, snapshot.generation, ids)
+            if len(found) < len(ids):
+                forgetting.refuse_forgotten(connection, snapshot.generation)
+        return found
 
     def picture(self, key: str) -> lookup.Picture | None:
         """The picture under `key` in the newest generation, or None."""
@@ -498,6 +506,31 @@ class IndexStore:
         except RecipeError as error:
             _log.warning("%s; until then all vectors are compared", error)
             compaction.compact(self._catalog, self.index_dir, snapshot, SearchSettings(EXACT))
+
+    def forget_removed(self, before_ns: int) -> Forgotten:
+        """Drop what was removed or replaced before a time: rows, vectors and kept pictures. The caller holds the `job`.
+
+        Generations from before that time cannot be asked for any more; a reader that still has one begins anew at its
+        next `refresh`. Searches and commits go on.
+
+        Args:
+            before_ns: since the epoch.
+
+        Raises:
+            IndexDamaged, IndexReadOnly, IndexBusy, DiskFull
+        """
+        self._check_disk()
+        with self._catalog.read() as connection:
+            oldest = forgetting.generation_at(connection, before_ns)
+        for space in self.spaces():
+            sealing.seal(self._catalog, self.index_dir, space)  # which drops vectors that were not sealed
+            snapshot = self.snapshot_of(space)
+            if any(one.removed.size for one in snapshot.segments):
+                self._compact_if_it_can(snapshot)
+        forgotten = forgetting.forget(self._catalog, oldest)
+        kept.remove_orphans(self._catalog, self.index_dir)
+        self.refresh()
+        return forgotten
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: of the catalog with its log, of the segments, of the kept pictures, and of all."""

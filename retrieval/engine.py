@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
@@ -17,6 +18,7 @@ from indexer.compaction import Compaction
 from indexer.duplicates import find_duplicates
 from indexer.errors import ModelMismatch
 from indexer.fields import FieldSummary
+from indexer.forgetting import Forgotten
 from indexer.gpu import open_gpus
 from indexer.place import check_place
 from indexer.recipe import read_memory
@@ -41,6 +43,7 @@ from retrieval.results import Duplicate, IndexedPicture, IndexInfo, IndexReport,
 from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.threads import thread_budget, usable_cores
 
+LEAST_AGE = timedelta(hours=1)  # of what may be forgotten: readers hold a generation for a while
 _KEEP: Final[Any] = object()  # "leave as it is", where None means "none"
 
 
@@ -581,6 +584,33 @@ class SearchEngine:
             use_threads(self._threads or usable_cores())
             try:
                 return self._store.compact(settings)
+            finally:
+                self._index.follow()
+
+    def forget_removed(self, older_than: timedelta) -> Forgotten:
+        """Drop what was removed or replaced longer ago than that, so that an index that changes stops growing.
+
+        What is in the index stays as it is; searches and writes go on. A process that has not refreshed for as long
+        begins anew when it does.
+
+        Args:
+            older_than: an hour at least, for readers that hold on to a generation.
+
+        Returns:
+            What is gone. Rows stay that feedback names, or a vector of a former model that was set aside.
+
+        Raises:
+            ValueError: less than an hour.
+            IndexBusy: another job runs on this index.
+            IndexReadOnly, DiskFull, IndexDamaged
+        """
+        self._check_usable()
+        if older_than < LEAST_AGE:
+            raise ValueError(f"older_than is {older_than}; readers may hold a generation for {LEAST_AGE}, so not less")
+        with self._store.job("prune"):
+            use_threads(self._threads or usable_cores())
+            try:
+                return self._store.forget_removed(time.time_ns() - round(1e9 * older_than.total_seconds()))
             finally:
                 self._index.follow()
 

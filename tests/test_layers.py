@@ -42,6 +42,7 @@ LAYERS = {
         "open_segment building",
         "gpu",
         "approximation",
+        "forgetting",
         "catalog segments tail changes locks feedback column settings fields",
         "recipe spaces filters rescoring",
         "filter_text",

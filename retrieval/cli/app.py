@@ -31,7 +31,7 @@ VERBS = {
     "refresh": "Give an index that is in use a better model.",
     "rollback": "Go back to the model that an index had before.",
     "history": "List the models that an index has had.",
-    "prune": "Let go of former models.",
+    "prune": "Let go of former models, and of what was removed.",
     "compact": "Merge an index's files, without what was removed.",
     "rebuild": "Search an index by another recipe.",
     "verify": "Check that an index is whole.",

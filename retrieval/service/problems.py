@@ -29,6 +29,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (of_index.ModelMismatch, 409),
     (of_index.IndexReadOnly, 403),
     (of_index.IndexBusy, 503),
+    (of_index.GenerationForgotten, 503),
     (of_index.DiskFull, 507),
     (ValueError, 422),
 )

@@ -285,7 +285,7 @@ def test_the_command_line_does_the_same(index: Path, gallery: Path, tmp_path: Pa
     assert models[0].keys() == {"generation", "model", "since", "note", "vectors", "metrics"}
     assert len(retrieve("history", "--index", index).stdout.splitlines()) == 3
     assert retrieve_json("prune", "--keep", "1", "--index", index)["dropped"][0]["name"] == OTHER
-    assert "nothing to drop" in retrieve("prune", "--keep", "1", "--index", index).stdout
+    assert "no former model to drop" in retrieve("prune", "--keep", "1", "--index", index).stdout
 
 
 def test_the_command_line_refuses_on_one_line(index: Path, gallery: Path) -> None:

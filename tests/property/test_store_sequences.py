@@ -27,7 +27,7 @@ from indexer.settings import SearchSettings
 from indexer.snapshot import Snapshot
 from indexer.spaces import Space
 from indexer.store import IndexStore
-from vectors import exact_search, new_store, pictures_found, put, unit_rows
+from vectors import exact_search, new_store, pictures_found, put, query_catalog, unit_rows
 
 DIM = 4
 SEAL_ROWS = 6
@@ -193,6 +193,19 @@ class StoreMachine(RuleBasedStateMachine):
     def run_a_job(self) -> None:
         with self.writer.job("index"):
             pass
+
+    @rule(back=st.integers(0, 3))
+    def forget(self, back: int) -> None:
+        """What only generations before the newest few show; who holds one of these begins anew."""
+        oldest = max(0, self.writer.snapshot.generation - back)
+        made_ns = dict(query_catalog(self.writer.index_dir, "SELECT number, created_ns FROM generations"))
+        if oldest not in made_ns:
+            return
+        with self.writer.job("prune"):
+            self.writer.forget_removed(made_ns[oldest])
+        self.pinned = [one for one in self.pinned if one.snapshot.generation >= oldest]
+        if self.reader.snapshot.generation < oldest:
+            self.refresh_the_reader()
 
     @rule()
     def reopen(self) -> None:
