@@ -64,7 +64,7 @@ def main() -> None:
         index = Path(name) / "index"
         with SearchEngine.create(index, model=MODEL) as engine:
             engine.sync(write_manifest(Path(name) / "gallery.csv", gallery))
-        with server(index, asked.port):
+        with server(index, asked.port, "--read-only"):
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{asked.port}")

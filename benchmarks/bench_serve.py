@@ -54,19 +54,9 @@ def usage_of(pid: int) -> Usage:
 
 
 @contextmanager
-def server(index: Path, port: int) -> Iterator[tuple[int, httpx2.Client]]:
+def server(index: Path, port: int, *options: str) -> Iterator[tuple[int, httpx2.Client]]:
     """`retrieve serve`, once it is ready: its process and a client."""
-    command = [
-        sys.executable,
-        "-m",
-        "retrieval.cli",
-        "serve",
-        "--index",
-        str(index),
-        "--port",
-        str(port),
-        "--read-only",
-    ]
+    command = [sys.executable, "-m", "retrieval.cli", "serve", "--index", str(index), "--port", str(port), *options]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while True:
@@ -161,7 +151,7 @@ def main() -> None:
             engine.sync(write_manifest(folder / "gallery.csv", gallery))
         bare_before = bare_cpu_s(paths, folder)
         values: dict[str, Any] = {}
-        with server(folder / "index", asked.port) as (pid, client):
+        with server(folder / "index", asked.port, "--read-only") as (pid, client):
             values |= single(asked.port, client, folder / "index", folder / "photos")
             wrk(asked.port, CALLERS, 5, folder / "photos")
             before = usage_of(pid)

@@ -2,7 +2,6 @@
 
 import random
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +14,12 @@ from retrieval.client import Client
 from retrieval.client.trying import Retries
 from retrieval.engine import SearchEngine
 from retrieval.errors import ServiceError, UnknownKey
-from serving import Served, serving
+from served_writes import Load
+from serving import serving
 
 MODEL, BETTER = "efficientnet_lite0", "efficientnet_lite2"
 AT_ONCE = Retries(most=0)
+FULL = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -87,74 +88,27 @@ def killed_under_writes(index: Path, pictures: list[Path], log: Path, kills: int
     assert retrieve("verify", "--index", index).returncode == 0
 
 
-def test_what_was_answered_is_there_after_a_kill(index: Path, demo_gallery: Path, tmp_path: Path) -> None:
-    killed_under_writes(index, sorted(demo_gallery.glob("*/*"))[:9], tmp_path / "log", kills=3)
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=FULL)])
+def test_what_was_answered_is_there_after_a_kill(index: Path, demo_gallery: Path, tmp_path: Path, kills: int) -> None:
+    killed_under_writes(index, sorted(demo_gallery.glob("*/*"))[:9], tmp_path / "log", kills)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_what_was_answered_is_there_after_twenty_kills(index: Path, demo_gallery: Path, tmp_path: Path) -> None:
-    killed_under_writes(index, sorted(demo_gallery.glob("*/*"))[:9], tmp_path / "log", kills=20)
+@pytest.mark.parametrize(("seconds", "callers"), [(1, 3), pytest.param(60, 8, marks=FULL)])
+def test_searches_writes_and_a_new_model_go_together(
+    index: Path, demo_gallery: Path, tmp_path: Path, seconds: float, callers: int
+) -> None:
+    def another_model(load: Load) -> None:
+        time.sleep(seconds)
+        moved = retrieve("refresh", "--model", BETTER, "--gate", "recall_at_1 >= 0", "--index", index, "--json")
+        assert moved.returncode == 0, moved.stderr
+        load.wait_for_models(2)
+        time.sleep(seconds)
 
-
-def ask_steadily(served: Served, queries: list[Path], done: threading.Event, wrong: list[str], models: set[str]) -> int:
-    """Search without pause; each answer is of one generation, which only grows, and finds what is searched for."""
-    count, newest = 0, 0
-    with Client(served.url, retries=AT_ONCE) as client:
-        while not done.is_set():
-            query = queries[count % len(queries)]
-            try:
-                answer = client.search(query, 1)
-            except Exception as error:  # whatever it is, it is reported
-                wrong.append(f"search: {error}")
-                continue
-            count += 1
-            models.add(answer.model)
-            if answer.hits[0].path != query or answer.hits[0].score < 0.99:
-                wrong.append(f"{query}: {answer.hits[0]}")
-            newest = max(newest, answer.generation)
-    return count
-
-
-def write_and_read(served: Served, name: str, picture: Path, done: threading.Event, wrong: list[str]) -> int:
-    """Upsert, look with the generation that was returned, remove, look again: ten a second."""
-    count = 0
-    with Client(served.url) as client:
-        while not done.is_set():
-            key = f"{name}-{count}.png"
-            try:
-                there = client.upsert(key, picture, metadata={"writer": name})
-                found = client.search(picture, 5, min_generation=there, where={"writer": name})
-                if key not in [hit.key for hit in found.hits] or found.generation < there:
-                    wrong.append(f"{key} was written in {there} and is not in {found.generation}")
-                gone = client.remove(key)
-                found = client.search(picture, 5, min_generation=gone, exclude=[key])
-                if found.generation < gone:
-                    wrong.append(f"{key} was removed in {gone}, answered from {found.generation}")
-            except Exception as error:  # whatever it is, it is reported
-                wrong.append(f"writer: {error}")
-            count += 1
-            done.wait(0.1)
-    return count
-
-
-def test_searches_writes_and_a_new_model_go_together(index: Path, demo_gallery: Path, tmp_path: Path) -> None:
     queries = sorted(path for path in demo_gallery.glob("*/noto.png"))[:12]
-    extra = demo_gallery / "car" / "fluent.webp"
-    done, wrong, models = threading.Event(), list[str](), set[str]()
-    with serving(index, log=tmp_path / "log") as served, ThreadPoolExecutor(6) as pool:
-        askers = [pool.submit(ask_steadily, served, queries, done, wrong, models) for _ in range(3)]
-        writers = [pool.submit(write_and_read, served, f"w{n}", extra, done, wrong) for n in range(2)]
-        try:
-            moved = retrieve("refresh", "--model", BETTER, "--gate", "recall_at_1 >= 0", "--index", index, "--json")
-            assert moved.returncode == 0, moved.stderr
-            until_s = time.monotonic() + 60
-            while len(models) < 2 and time.monotonic() < until_s:
-                time.sleep(0.1)
-            time.sleep(1)
-        finally:
-            done.set()
-        assert sum(asker.result() for asker in askers) > 50
-        assert sum(writer.result() for writer in writers) > 10
-    assert not wrong, wrong[:5]
-    assert len(models) == 2
+    with serving(index, log=tmp_path / "log") as served:
+        load = Load(served.url, queries, demo_gallery / "car" / "fluent.webp")
+        seen = load.run(another_model, askers=callers, writers=callers, changes_per_s=20)
+    assert (seen.errors, seen.wrong) == ([], [])
+    assert seen.models == 2
+    assert seen.searches > 20 * seconds
+    assert seen.writes > 10 * seconds

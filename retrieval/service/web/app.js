@@ -15,6 +15,7 @@ const state = {
 };
 const SLOW_MS = 150; // from when on an answer is felt to be late: fading what is there takes longer than most searches
 let asked = 0; // searches begun; an answer to an older one is thrown away
+let previewed = null; // the file whose preview is drawn
 
 // ---------------------------------------------------------------- the server
 
@@ -65,27 +66,29 @@ async function ask(offset) {
 
 // ---------------------------------------------------------------- searching
 
+// Drawing takes the cores and the connections that the answer comes by: so what was asked is drawn with the answer, in
+// one frame, or by itself once that is felt to be late.
 async function search({ offset = 0 } = {}) {
-  writeAddress();
-  drawSteering();
   const mine = ++asked;
   if (!state.file && !state.vector && !state.like.length) {
+    drawAsked();
     drawHits([], 0);
     say("");
     note("Find what looks alike", "Choose a picture, or start from a hit with “More like this”.");
     return;
   }
-  const slow = setTimeout(() => document.body.classList.add("busy"), SLOW_MS);
-  say("Searching …");
-  note();
+  const answer = ask(offset);
+  const slow = setTimeout(() => {
+    drawAsked();
+    say("Searching …");
+    document.body.classList.add("busy");
+  }, SLOW_MS);
   try {
-    const found = await ask(offset);
+    const found = await answer;
     if (mine !== asked) return;
+    if (found.vector) state.vector = { values: found.vector, model: found.model };
     drawHits(found.hits, offset);
-    if (found.vector) {
-      state.vector = { values: found.vector, model: found.model };
-      writeAddress();
-    }
+    note();
     const shown = $("hits").children.length;
     if (shown) say(`${shown} ${shown === 1 ? "hit" : "hits"}`);
     else {
@@ -97,8 +100,17 @@ async function search({ offset = 0 } = {}) {
     if (mine === asked) showError(error);
   } finally {
     clearTimeout(slow);
-    if (mine === asked) document.body.classList.remove("busy");
+    if (mine === asked) {
+      drawAsked();
+      document.body.classList.remove("busy");
+    }
   }
+}
+
+function drawAsked() {
+  writeAddress();
+  drawSteering();
+  drawQuery();
 }
 
 function showError(error) {
@@ -187,27 +199,26 @@ function drawSteering() {
 
 function choose(file) {
   if (!file) return;
-  state.file = file;
-  state.vector = null;
-  setBox(null);
+  Object.assign(state, { file, vector: null, box: null });
   search();
-  $("picture").src = URL.createObjectURL(file);
-  $("picture").onload = () => URL.revokeObjectURL($("picture").src);
-  drawQuery();
+}
+
+function forget() {
+  Object.assign(state, { file: null, vector: null, box: null });
+  $("file").value = "";
+  search();
 }
 
 function drawQuery() {
   $("preview").hidden = !state.file;
   $("drop").hidden = Boolean(state.file);
   $("linked").hidden = Boolean(state.file) || !state.vector;
-}
-
-function forget() {
-  state.file = state.vector = null;
-  setBox(null);
-  $("file").value = "";
-  drawQuery();
-  search();
+  if (state.file === previewed) return;
+  previewed = state.file;
+  setBox(state.box);
+  if (!previewed) return;
+  $("picture").src = URL.createObjectURL(previewed);
+  $("picture").onload = () => URL.revokeObjectURL($("picture").src);
 }
 
 // Where the picture lies within its element, and how many of its pixels are one of the screen's.
@@ -456,7 +467,6 @@ window.addEventListener("resize", () => setBox(state.box));
 window.addEventListener("hashchange", () => {
   state.file = null;
   readAddress();
-  drawQuery();
   search();
 });
 
@@ -475,7 +485,6 @@ try {
   $("holds").textContent = `${held.images.toLocaleString()} pictures · ${held.model.name}`;
   drawFilters((await call("/v1/fields")).fields);
   readAddress();
-  drawQuery();
   search();
 } catch (error) {
   showError(error);
