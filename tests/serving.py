@@ -43,13 +43,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(index: Path, *options: str, log: Path) -> Iterator[Served]:
+def serving(index: Path, *options: str, log: Path, host: str = "127.0.0.1") -> Iterator[Served]:
     """Serve an index; SIGTERM at the end must stop it with exit code 0."""
     port = free_port()
     command = [*RETRIEVE, "serve", "--index", str(index), "--port", str(port), *options]
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stderr=sink)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{host}:{port}"
     try:
         with httpx2.Client(base_url=url, timeout=60) as client:
             wait_until_ready(process, client, log)

@@ -105,5 +105,4 @@ def command(
         ) as engine,
         request_log() if log_json else nullcontext(),
     ):
-        click.echo(f"retrieve: serving {engine.index_dir} at http://{host}:{port}/", err=True)
         serve(engine, settings, host, port)

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import pytest
 from commands import assert_one_line, retrieve
 from retrieval.engine import SearchEngine
 from retrieval.records import Box
-from serving import Served, serving
+from serving import Served, free_port, serving
 
 MODEL = "efficientnet_lite0"
 THINGS = ("apple", "banana", "bicycle", "butterfly", "camera", "car")
@@ -395,6 +396,8 @@ def test_sigterm_finishes_what_is_running(shop: Path, demo_queries: Path, tmp_pa
         (["--api-key-file", "/nowhere"], 1, "keys /nowhere cannot be read"),
         (["--max-upload", "lots"], 2, "no size"),
         (["--search-device", "cuda:99"], 1, "search device cuda:99 is not available"),
+        (["--host", "127.0.0.999", "--anybody"], 1, "cannot listen at 127.0.0.999:8000: "),
+        (["--host", "192.0.2.1", "--anybody"], 1, "cannot listen at 192.0.2.1:8000: "),
     ],
 )
 def test_what_cannot_be_served_is_one_line(shop: Path, options: list[str], code: int, said: str) -> None:
@@ -403,3 +406,25 @@ def test_what_cannot_be_served_is_one_line(shop: Path, options: list[str], code:
     assert said in done.stderr
     if code == 1:
         assert_one_line(done.stderr)
+
+
+def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = retrieve("serve", "--index", shop, "--port", str(port), "--device", "foo")
+    assert done.returncode == 1
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use; choose another --host or --port" in done.stderr
+    assert_one_line(done.stderr)
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(shop: Path) -> None:
+    done = retrieve("serve", "--index", shop, "--port", str(free_port()), "--device", "foo")
+    assert done.returncode == 1
+    assert "device 'foo' is unknown" in done.stderr
+    assert_one_line(done.stderr)
+
+
+@pytest.mark.parametrize(("host", "at"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_it_says_where_it_serves_once_it_does(pristine: Path, tmp_path: Path, host: str, at: str) -> None:
+    with serving(pristine, "--read-only", "--host", host, host=at, log=tmp_path / "log") as served:
+        assert (tmp_path / "log").read_text() == f"retrieve: serving {pristine} at {served.url}/\n"
