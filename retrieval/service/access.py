@@ -37,19 +37,18 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def role_of(self, key: str) -> Role | None:
+    def role_of(self, key: bytes) -> Role | None:
         """What a key allows; None if it is none of these. Takes as long for each."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(key).digest()
         return self._strongest([one.role for one in self._keys if hmac.compare_digest(one.digest, digest)])
 
-    def role_of_session(self, cookie: str) -> Role | None:
+    def role_of_session(self, cookie: bytes) -> Role | None:
         """What a cookie allows that stands for a key."""
-        said = cookie.encode("utf-8", "surrogateescape")
-        return self._strongest([one.role for one in self._keys if hmac.compare_digest(one.session.encode(), said)])
+        return self._strongest([one.role for one in self._keys if hmac.compare_digest(one.session.encode(), cookie)])
 
-    def session_of(self, key: str) -> str | None:
+    def session_of(self, key: bytes) -> str | None:
         """What a cookie holds that stands for a key; None if it is none of these."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(key).digest()
         found = [one.session for one in self._keys if hmac.compare_digest(one.digest, digest)]
         return found[0] if found else None
 
@@ -91,11 +90,21 @@ def role_of_request(keys: ApiKeys, headers: Mapping[str, str], cookies: Mapping[
     """What a request may do: by its `Authorization: Bearer`, its `X-API-Key` or its cookie; all, where no keys are."""
     if not keys:
         return "write"
-    scheme, _, said = headers.get("authorization", "").partition(" ")
-    key = said.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
-    if key is not None:
+    if (key := key_of(headers)) is not None:
         return keys.role_of(key)
-    return keys.role_of_session(cookies[COOKIE]) if COOKIE in cookies else None
+    return keys.role_of_session(_bytes_of(cookies[COOKIE])) if COOKIE in cookies else None
+
+
+def key_of(headers: Mapping[str, str]) -> bytes | None:
+    """The key that a request brings in its headers, or None."""
+    scheme, _, said = headers.get("authorization", "").partition(" ")
+    key = said.strip(" \t") if scheme.lower() == "bearer" else headers.get("x-api-key")
+    return None if key is None else _bytes_of(key)
+
+
+def _bytes_of(header: str) -> bytes:
+    """A header as it was sent: ASGI's are bytes, which the framework reads as Latin-1."""
+    return header.encode("latin-1")
 
 
 def is_cross_site(headers: Mapping[str, str]) -> bool:

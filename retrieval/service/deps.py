@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 from starlette.requests import Request
 
 from retrieval.engine import SearchEngine
-from retrieval.service.access import Role
+from retrieval.service.access import Role, key_of
 from retrieval.service.following import Follower
 from retrieval.service.metrics import Metrics
 from retrieval.service.problems import Problem
@@ -64,7 +64,10 @@ async def allow_writing(request: Request) -> None:
 def _role(request: Request) -> Role:
     role: Role | None = request.state.role
     if role is None:
-        raise Problem(401, "an API key is needed: `Authorization: Bearer KEY`", headers={"WWW-Authenticate": "Bearer"})
+        said = "an API key is needed: `Authorization: Bearer KEY`"
+        if key_of(request.headers) is not None:
+            said = "this API key is not one of the server's"
+        raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
     return role
 
 
