@@ -111,8 +111,12 @@ def is_cross_site(headers: Mapping[str, str]) -> bool:
     """Whether a browser sends this for a page of another site."""
     if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
         return True
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+    if (origin := headers.get("origin")) is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != headers.get("host", "")
+    except ValueError:
+        return True
 
 
 def names_this_machine(host: str) -> bool:

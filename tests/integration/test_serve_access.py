@@ -108,7 +108,12 @@ def test_a_key_is_exchanged_for_a_cookie_that_scripts_and_other_sites_cannot_use
 
 @pytest.mark.parametrize(
     "headers",
-    [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}],
+    [
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "null"},
+        {"origin": "http://[bad"},
+    ],
 )
 def test_pages_of_other_sites_may_not_write(open_to_all: Served, headers: dict[str, str]) -> None:
     answer = open_to_all.client.post(
