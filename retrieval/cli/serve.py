@@ -85,6 +85,8 @@ def command(
     from retrieval.service.access import is_loopback
     from retrieval.service.running import request_log
 
+    if anybody and api_key_file is not None:
+        raise click.UsageError("--anybody lets everybody in, --api-key-file does not; give one of them")
     if api_key_file is None and not anybody and not is_loopback(host):
         raise click.UsageError(
             f"--host {host} is reached from other machines: say with --api-key-file who may come, or with --anybody "
@@ -96,7 +98,7 @@ def command(
         max_upload_bytes=max_upload,
         max_concurrency=max_concurrency,
         logs_requests=log_json,
-        is_loopback=is_loopback(host),
+        is_loopback=is_loopback(host) and not anybody,
     )
     limits = DecodeLimits(max_megapixels, allow_truncated)
     with (

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,7 +16,6 @@ from retrieval.files import read_bytes
 Role = Literal["read", "write"]
 COOKIE = "retrieve_session"
 _LINE = re.compile(r"(read|write)\s+([0-9a-f]{64})", re.IGNORECASE)
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class KeysError(RetrievalError):
@@ -122,11 +122,14 @@ def is_cross_site(headers: Mapping[str, str]) -> bool:
 def names_this_machine(host: str) -> bool:
     """Whether a `Host` header names this machine, as a page that has rebound its own name does not."""
     try:
-        return urlsplit(f"//{host}").hostname in _LOOPBACK_HOSTS
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         return False
 
 
 def is_loopback(host: str) -> bool:
     """Whether a server bound to this host is reached from this machine alone."""
-    return host in _LOOPBACK_HOSTS or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -126,7 +126,20 @@ def test_pages_of_other_sites_may_not_write(open_to_all: Served, headers: dict[s
 
 def test_a_name_that_was_rebound_to_this_machine_is_refused(open_to_all: Served) -> None:
     assert_problem(open_to_all.client.get("/v1/info", headers={"host": "evil.example"}), 421, "localhost alone")
-    assert open_to_all.client.get("/v1/info", headers={"host": "localhost:1"}).status_code == 200
+    assert_problem(open_to_all.client.get("/v1/info", headers={"host": "127.evil.example"}), 421, "localhost alone")
+    for host in ("localhost:1", "127.0.0.2:80", "[::1]"):
+        assert open_to_all.client.get("/v1/info", headers={"host": host}).status_code == 200
+
+
+def test_whoever_says_anybody_means_it(index: Path, key_file: Path, tmp_path: Path) -> None:
+    with serving(index, "--read-only", "--anybody", log=tmp_path / "log") as served:
+        assert served.client.get("/v1/info", headers={"host": "shop.example"}).status_code == 200
+    done = retrieve("serve", "--index", index, "--anybody", "--api-key-file", key_file)
+    assert done.returncode == 2
+    assert "give one of them" in done.stderr
+    done = retrieve("serve", "--index", index, "--host", "127.evil.example")
+    assert done.returncode == 2
+    assert "is reached from other machines" in done.stderr
 
 
 def test_every_answer_forbids_what_a_page_does_not_need(open_to_all: Served) -> None:
