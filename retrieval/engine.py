@@ -326,7 +326,10 @@ class SearchEngine:
         if missing:
             named = f"{missing[0]!r}{and_more(len(missing))}"
             raise UnknownKey(f"no picture {named} in index {self.index_dir}; nothing was removed")
-        return self._index.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove").generation
+        committed = self._index.commit(Changes(removes=dict.fromkeys(wanted, ANY_PICTURE)), "remove")
+        if wanted and not committed.removed:
+            raise UnknownKey(f"picture {wanted[0]!r} was removed from index {self.index_dir} meanwhile")
+        return committed.generation
 
     @overload
     def search(
