@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 from starlette.requests import Request
 
+from indexer.catalog import has_catalog
 from retrieval.engine import SearchEngine
 from retrieval.service.access import Role, key_of
 from retrieval.service.following import Follower
@@ -53,12 +54,24 @@ async def allow_writing(request: Request) -> None:
     """Raise unless a request may write.
 
     Raises:
-        Problem: 401 or 403.
+        Problem: 401, 403, or 503 where there is nothing to write to any more.
     """
     if _role(request) != "write":
         raise Problem(403, "this key may read only; a key with `write` is needed")
-    if service_of(request).settings.is_read_only:
+    service = service_of(request)
+    if service.settings.is_read_only:
         raise Problem(403, "this server is read-only; write to the one that is not")
+    refuse_if_gone(service)
+
+
+def refuse_if_gone(service: Service) -> None:
+    """Raise where the index was taken from the disk; searches go on with what is in memory.
+
+    Raises:
+        Problem: 503.
+    """
+    if not has_catalog(service.engine.index_dir):
+        raise Problem(503, "the index is gone from the server's disk; put it back and start the server again")
 
 
 def _role(request: Request) -> Role:
