@@ -15,6 +15,7 @@ from indexer.errors import IndexerError
 from retrieval.engine import SearchEngine
 from retrieval.errors import PictureError, RetrievalError
 from retrieval.service import page, pictures, searching, system
+from retrieval.service.bodies import first_of
 from retrieval.service.deps import ClientGone, Service
 from retrieval.service.following import Follower
 from retrieval.service.metrics import Metrics
@@ -95,8 +96,7 @@ def _of_framework(request: Request, error: Exception) -> Problem | None:
                 headers["Allow"] = ", ".join(method.upper() for method in sorted(at_this_place))
         return Problem(error.status_code, str(error.detail), headers)
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return Problem(422, f"{'.'.join(map(str, first['loc'][1:])) or 'the body'}: {first['msg']}")
+        return Problem(422, first_of([one | {"loc": one["loc"][1:]} for one in error.errors()]))  # without "query"
     return None
 
 

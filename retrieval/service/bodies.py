@@ -11,11 +11,13 @@ from starlette.datastructures import QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from retrieval.files import one_line
 from retrieval.service.problems import Problem
 from retrieval.service.settings import ServiceSettings
 
 _PICTURE_TYPES = ("image/", "application/octet-stream")
 _MOST_FIELDS = 2000
+_MOST_JSON_BYTES = 2_000_000  # a vector of 65,536 numbers takes 1.5 MB
 
 
 class Body(NamedTuple):
@@ -36,55 +38,82 @@ async def read_body(request: Request, settings: ServiceSettings, *, most_picture
     Raises:
         Problem: it is too large or too slow, of a type that is not understood, or cannot be parsed.
     """
-    content = await read_bytes_of(request, settings)
-    fields = fields_of(request.query_params)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, fields = _kind_of(request), fields_of(request.query_params)
+    if kind == "application/json":
+        return Body([], fields | await read_object(request, settings))
+    content = await _read_bytes(request, settings, settings.max_upload_bytes, "the server's --max-upload")
     if kind == "multipart/form-data":
         pictures, said = await _form(request, content, most_pictures)
         return Body(pictures, fields | said)
-    if kind == "application/json":
-        return Body([], fields | _object(content))
-    if content and kind.startswith(_PICTURE_TYPES):
-        return Body([content], fields)
     if not content:
         raise Problem(400, "the body is empty; send a picture, a form with one, or JSON")
-    raise Problem(
-        415, f"content type {kind[:100]!r} is not understood; send image/*, multipart/form-data or application/json"
-    )
+    if most_pictures and kind.startswith(_PICTURE_TYPES):
+        return Body([content], fields)
+    understood = "image/*, multipart/form-data or application/json" if most_pictures else "application/json"
+    raise Problem(415, f"content type {kind[:100]!r} is not understood; send {understood}")
 
 
-async def read_bytes_of(request: Request, settings: ServiceSettings) -> bytes:
+async def read_object(
+    request: Request, settings: ServiceSettings, most_bytes: int = _MOST_JSON_BYTES
+) -> dict[str, Any]:
+    """Read a request that brings an object in JSON, and nothing else.
+
+    Raises:
+        Problem: it is too large or too slow, of another type, or no such object.
+    """
+    if (kind := _kind_of(request)) != "application/json":
+        raise Problem(415, f"content type {kind[:100]!r} is not understood; send application/json")
+    limit, whose = min((most_bytes, "of JSON here"), (settings.max_upload_bytes, "the server's --max-upload"))
+    content = await _read_bytes(request, settings, limit, whose)
+    try:
+        said = parse_json(content)
+    except ValueError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise Problem(422, "the body must be a JSON object")
+    return said
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says; without the NaN and Infinity that Python's reader takes.
+
+    Raises:
+        ValueError: it is none, or nested too deep; says so in one line.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(one_line(error)[:200]) from error
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read_bytes(request: Request, settings: ServiceSettings, limit: int, whose: str) -> bytes:
     """The body's bytes.
 
     Raises:
         Problem: 413 too large, 408 too slow.
         ClientDisconnect: nobody waits for an answer.
     """
-    limit = settings.max_upload_bytes
     said = request.headers.get("content-length", "0")
+    too_large = Problem(413, f"the body is larger than {limit} bytes ({whose})", headers={"Connection": "close"})
     if said.isdecimal() and int(said) > limit:
-        raise _too_large(limit)
+        raise too_large
     parts, size = [], 0
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise _too_large(limit)
+                    raise too_large
                 parts.append(part)
     except TimeoutError:
         raise Problem(
             408, f"the body has not come within {settings.body_timeout_s:g} s", headers={"Connection": "close"}
         ) from None
     return b"".join(parts)
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(
-        413,
-        f"the body is larger than {limit} bytes (the server's --max-upload)",
-        headers={"Connection": "close"},
-    )
 
 
 def fields_of(query: QueryParams) -> dict[str, Any]:
@@ -103,7 +132,7 @@ def checked(model: type[BaseModel], fields: Mapping[str, Any]) -> Any:
     try:
         return model.model_validate(said)
     except ValidationError as error:
-        raise Problem(422, _first_of(error)) from error
+        raise Problem(422, first_of(error.errors())) from error
 
 
 @cache
@@ -112,22 +141,14 @@ def _lists_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(name for name, one in model.model_fields.items() if "list" in str(one.annotation))
 
 
-def _first_of(error: ValidationError) -> str:
-    first, count = error.errors()[0], error.error_count()
+def first_of(errors: Sequence[Any]) -> str:
+    """The first of a validation's errors, in a line."""
+    first, count = errors[0], len(errors)
     place = ".".join(map(str, first["loc"])) or "the body"
-    said = "" if isinstance(first.get("input"), dict) else f", {str(first.get('input'))[:80]!r} given"
+    is_missing = first["type"] == "missing" or isinstance(first.get("input"), dict)
+    said = "" if is_missing else f", {str(first.get('input'))[:80]!r} given"
     more = f" (and {count - 1} more)" if count > 1 else ""
     return f"{place}: {first['msg'].removeprefix('Value error, ')}{said}{more}"
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the body is not JSON: {str(error)[:200]}") from error
-    if not isinstance(said, dict):
-        raise Problem(422, "the body must be a JSON object")
-    return said
 
 
 def _refuse_constant(name: str) -> None:

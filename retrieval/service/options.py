@@ -1,21 +1,31 @@
 """What does a request ask for? Its fields, checked, as the engine takes them."""
 
 import json
+import math
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from indexer.filter_text import MOST_CHARACTERS
 from retrieval.answer import Refinements
 from retrieval.records import Box, read_sides
+from retrieval.service.bodies import parse_json
 
 _NUL = "\x00"
+_MOST_DEPTH = 100  # of metadata, which is written into answers that are nested themselves
 
 
 def _where(said: Any) -> Any:
-    """Conditions come as text; those in JSON as the dict that they are."""
+    """Conditions come as text; those in JSON as the dict that they are. A search takes as long as they are large."""
+    try:
+        characters = len(said if isinstance(said, str) else json.dumps(said))
+    except RecursionError as error:
+        raise ValueError("nested too deep; write it flatter") from error
+    if characters > MOST_CHARACTERS:
+        raise ValueError(f"{characters} characters; at most {MOST_CHARACTERS} are read, so ask for less at once")
     if isinstance(said, str) and said.lstrip().startswith("{"):
         try:
-            return json.loads(said)
+            return parse_json(said)
         except ValueError as error:
             raise ValueError(f"begins with a brace and is not JSON: {error}") from error
     return said
@@ -23,14 +33,40 @@ def _where(said: Any) -> Any:
 
 def _json(said: Any) -> Any:
     """JSON, where it comes as the text of a form's field; none where that is empty."""
-    return json.loads(said or "null") if isinstance(said, str) else said
+    if not isinstance(said, str):
+        return said
+    try:
+        return parse_json(said or "null")
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+
+
+def _kept(said: Any, depth: int = 0) -> Any:
+    """JSON that can be kept, and read by whoever reads JSON."""
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"nested more than {_MOST_DEPTH} deep; write it flatter")
+    if isinstance(said, dict):
+        for name, value in said.items():
+            _kept(name)
+            _kept(value, depth + 1)
+    elif isinstance(said, list):
+        for value in said:
+            _kept(value, depth + 1)
+    elif isinstance(said, float) and not math.isfinite(said):
+        raise ValueError(f"{said} is no JSON number; leave it out, or give null")
+    elif isinstance(said, str) and not said.isascii():
+        try:
+            said.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{said[error.start]!a} is half of a character") from error
+    return said
 
 
 def _sides(said: Any) -> Any:
     if said is None or isinstance(said, Box):
         return said
     sides = read_sides(said)
-    if sides is None or min(sides[:2]) < 0 or min(sides[2:]) <= 0:
+    if sides is None or min(sides[2:]) <= 0:
         raise ValueError("four numbers are needed: left, top, width and height in pixels, the last two above 0")
     return Box(*sides)
 
@@ -41,6 +77,7 @@ def _without_nul(said: str) -> str:
     return said
 
 
+Metadata = Annotated[dict[str, Any], AfterValidator(_kept)]
 Key = Annotated[str, Field(min_length=1, max_length=4096, examples=["shoes/7.jpg"]), AfterValidator(_without_nul)]
 SidesOfBox = Annotated[
     Any,
@@ -124,13 +161,13 @@ class AttributesOfPicture(BaseModel):
 
     product_id: str | None = Field(None, max_length=4096)
     label: str | None = Field(None, max_length=4096)
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class Upsert(AttributesOfPicture):
     """What comes with a picture."""
 
-    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_json)] = None
+    metadata: Annotated[Metadata | None, BeforeValidator(_json)] = None
     box: SidesOfBox = None
 
 
@@ -143,3 +180,11 @@ class FeedbackBody(BaseModel):
     key: Key = Field(description="Of the hit.")
     relevant: bool
     source: str | None = Field(None, max_length=200, description="Who says so, such as a customer's number.")
+
+
+class SessionBody(BaseModel):
+    """What is exchanged for a cookie."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(max_length=1024, description="An API key.")

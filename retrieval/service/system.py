@@ -1,19 +1,21 @@
 """What the server says of itself: what it holds, whether it lives and is ready, and what it has counted."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from retrieval.service.access import COOKIE
-from retrieval.service.deps import allow_reading, service_of
-from retrieval.service.openapi import FIELDS, an_object, answers, bytes_of
+from retrieval.service.bodies import checked, read_object
+from retrieval.service.deps import allow_reading, refuse_if_gone, service_of
+from retrieval.service.openapi import FIELDS, an_object, answers, bytes_of, json_body
+from retrieval.service.options import SessionBody
 from retrieval.service.problems import Problem
 from retrieval.service.searching import json_of
 
 router = APIRouter(tags=["server"])
+_MOST_SESSION_BYTES = 16_384  # whoever comes may send so much; a key takes 12 kB where each character is an escape
 _STATE = an_object(status={"type": "string"})
 
 
@@ -52,9 +54,10 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Does it answer searches?", responses={s: answers(_STATE)[s] for s in (200, 503)})
 async def readyz(request: Request) -> Response:
-    """Once the model is loaded, until it is told to stop."""
+    """Once the model is loaded, until it is told to stop, as long as the index is there."""
     if not request.app.state.is_ready:
         raise Problem(503, "the model is being loaded, or the server is stopping", {"Retry-After": "1"})
+    refuse_if_gone(service_of(request))
     return json_of({"status": "ready"})
 
 
@@ -72,10 +75,18 @@ async def metrics(request: Request) -> Response:
     return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
 
-@router.post("/v1/session", summary="Exchange an API key for a cookie", responses=answers(None), status_code=204)
-async def session(request: Request, key: Annotated[str, Body(embed=True, max_length=4096)]) -> Response:
+@router.post(
+    "/v1/session",
+    summary="Exchange an API key for a cookie",
+    responses=answers(None),
+    openapi_extra=json_body(SessionBody),
+    status_code=204,
+)
+async def session(request: Request) -> Response:
     """For the page: scripts cannot read the cookie, and no other site can have it sent."""
-    cookie = service_of(request).settings.keys.session_of(key)
+    settings = service_of(request).settings
+    said: SessionBody = checked(SessionBody, await read_object(request, settings, _MOST_SESSION_BYTES))
+    cookie = settings.keys.session_of(said.key.encode())
     if cookie is None:
         raise Problem(401, "this key is not one of the server's", {"WWW-Authenticate": "Bearer"})
     answer = Response(status_code=204)

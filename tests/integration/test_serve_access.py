@@ -205,6 +205,26 @@ def test_a_body_that_comes_too_slowly_is_given_up(index: Path) -> None:
         assert b"has not come within 0.3 s" in answer + connection.recv(65_536)
 
 
+def test_a_key_is_exchanged_within_few_bytes_and_little_time(guarded: Served, index: Path) -> None:
+    as_json = {"content-type": "application/json"}
+    for content, kind, status, said in (
+        (b'{"key": "' + bytes(17_000) + b'"}', as_json, 413, "larger than 16384 bytes"),
+        (b'{"key": "a', as_json, 400, "the body is not JSON"),
+        (b'{"key": 5}', as_json, 422, "key: Input should be a valid string"),
+        (b"{}", as_json, 422, "key: Field required"),
+        (b"key=a", {}, 415, "send application/json"),
+    ):
+        assert_problem(guarded.client.post("/v1/session", content=content, headers=kind), status, said)
+    begun = BEGUN.replace(b"/v1/search", b"/v1/session").replace(b"image/png", b"application/json")
+    with (
+        SearchEngine.open(index) as engine,
+        serving_here(create_app(engine, ServiceSettings(body_timeout_s=0.3))) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(begun)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 408")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
