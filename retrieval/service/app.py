@@ -93,7 +93,8 @@ def _of_framework(request: Request, error: Exception) -> Problem | None:
         if error.status_code == 405:  # the framework names the methods of the first route alone
             at_this_place = request.app.openapi()["paths"].get(request.url.path)
             if at_this_place:
-                headers["Allow"] = ", ".join(method.upper() for method in sorted(at_this_place))
+                methods = {method.upper() for method in at_this_place} | ({"HEAD"} if "get" in at_this_place else set())
+                headers["Allow"] = ", ".join(sorted(methods))
         return Problem(error.status_code, str(error.detail), headers)
     if isinstance(error, RequestValidationError):
         return Problem(422, first_of([one | {"loc": one["loc"][1:]} for one in error.errors()]))  # without "query"

@@ -168,4 +168,5 @@ def _kept_as(picture: IndexedPicture, suffix: str = "") -> dict[str, str]:
 
 def _is_kept(request: Request, headers: dict[str, str]) -> bool:
     """Whether the browser has what these headers name."""
-    return request.headers.get("if-none-match") == headers["ETag"]
+    held = [one.strip().removeprefix("W/") for one in ",".join(request.headers.getlist("if-none-match")).split(",")]
+    return headers["ETag"] in held or "*" in held

@@ -65,13 +65,14 @@ class Watch:
                     answered.setdefault(name, value)
             await send(message)
 
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # the server leaves out the body
         try:
             scope["state"]["role"] = self._role(scope, headers)
-            await self._app(scope, receive, send_with_headers)
+            await self._app(inner, receive, send_with_headers)
         except Problem as problem:
             await response_of(problem, request_id, self._metrics)(scope, receive, send_with_headers)
         finally:
-            self._note(scope, request_id, status, time.perf_counter() - start_s)
+            self._note(scope, inner.get("route"), request_id, status, time.perf_counter() - start_s)
 
     def _role(self, scope: Scope, headers: Headers) -> Role | None:
         """What the request may do.
@@ -90,8 +91,7 @@ class Watch:
             return "read"
         return role_of_request(settings.keys, headers, cookie_parser(headers.get("cookie", "")))
 
-    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        route: Any = scope.get("route")
+    def _note(self, scope: Scope, route: Any, request_id: str, status: int, seconds: float) -> None:
         name = getattr(route, "path", "other")
         self._metrics.requests.labels(name, scope["method"], status).inc()
         self._metrics.request_seconds.labels(name).observe(seconds)

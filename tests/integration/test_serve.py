@@ -316,7 +316,21 @@ def test_unknown_places_and_ways_are_refused(served: Served) -> None:
     wrong = served.client.get("/v1/search")
     assert_problem(wrong, 405, "Method Not Allowed")
     assert wrong.headers["allow"] == "POST"
-    assert_problem(served.client.get("/v1/images"), 422, "key")
+    assert served.client.get("/v1/images/content").status_code == 422
+    assert served.client.delete("/v1/info").headers["allow"] == "GET, HEAD"
+    assert_problem(served.client.get("/v1/images"), 422, "key: Field required")
+    nul = served.client.get("/v1/images", params={"key": "a\0b"})
+    assert_problem(nul, 422, "key: holds a NUL character, 'a\\x00b' given")
+    assert nul.json()["detail"].startswith("key: ")
+    assert_problem(served.client.get("/v1/images?key=a&key=b"), 422, "key: 2 came; name one picture")
+
+
+@pytest.mark.parametrize("route", ["/", "/healthz", "/readyz", "/v1/info", f"/v1/images/content?key={APPLE}"])
+def test_head_says_what_get_would_without_its_body(served: Served, route: str) -> None:
+    head, get = served.client.head(route), served.client.get(route)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(get.content))
+    assert served.client.head("/v1/search").status_code == 405
 
 
 def test_what_is_too_large_or_too_slow_is_cut_off(shop: Path, photo: bytes, tmp_path: Path) -> None:
@@ -330,6 +344,13 @@ def test_what_is_too_large_or_too_slow_is_cut_off(shop: Path, photo: bytes, tmp_
 
 def test_who_comes_when_all_places_are_taken_is_told_so(pristine: Path, photo: bytes, tmp_path: Path) -> None:
     with serving(pristine, "--read-only", "--max-concurrency", "2", log=tmp_path / "log") as served:
+    for held in (f"W/{small.headers['etag']}", f'"other", {small.headers["etag"]}', "*"):
+        again = served.client.get("/v1/images/content", params={"key": APPLE}, headers={"if-none-match": held})
+        assert again.status_code == (304 if held == "*" else 200)  # of another file
+        again = served.client.get(
+            "/v1/images/thumbnail", params={"key": APPLE, "side_px": 64}, headers={"if-none-match": held}
+        )
+        assert again.status_code == 304
 
         def ask(_: int) -> httpx2.Response:
             return served.client.post("/v1/search", content=photo, headers={"content-type": "image/png"})
