@@ -196,6 +196,14 @@ def test_its_address_brings_a_search_back(page: Page, browser: Browser, demo_gal
     elsewhere.close()
 
 
+def test_its_address_is_searched_where_no_filters_can_be_shown(browser: Browser, served: Served) -> None:
+    page = browser.new_page()
+    page.route("**/v1/fields", lambda route: route.fulfill(status=500, json={"detail": "a fault of the server"}))
+    page.goto(f"{served.url}#like={APPLE}&where=%7B%22price%22%3A%7B%22%3E%3D%22%3A3%7D%7D")
+    answered(page, 10)
+    page.close()
+
+
 def test_what_is_no_picture_is_said(page: Page, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"nothing")
     page.set_input_files("#file", tmp_path / "a.png")

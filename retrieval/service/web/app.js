@@ -483,7 +483,7 @@ drawBoxes();
 try {
   const held = await call("/v1/info");
   $("holds").textContent = `${held.images.toLocaleString()} pictures · ${held.model.name}`;
-  drawFilters((await call("/v1/fields")).fields);
+  drawFilters(await call("/v1/fields").then((said) => said.fields, () => [])); // searches go without
   readAddress();
   search();
 } catch (error) {
