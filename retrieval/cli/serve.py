@@ -51,7 +51,7 @@ def _size(context: click.Context, parameter: click.Parameter, said: str) -> int:
     metavar="auto|cpu|cuda[:i]",
     help="Where vectors are compared.",
 )
-@click.option("--log-json", is_flag=True, help="Write a line of JSON for each request to standard error.")
+@click.option("--log-json", is_flag=True, help="Log in lines of JSON to standard error, one of each request.")
 @device_option
 @picture_limit_options
 def command(
@@ -83,7 +83,7 @@ def command(
     """
     from retrieval.service import ApiKeys, ServiceSettings, read_keys, serve
     from retrieval.service.access import is_loopback
-    from retrieval.service.running import request_log
+    from retrieval.service.running import json_log
 
     if anybody and api_key_file is not None:
         raise click.UsageError("--anybody lets everybody in, --api-key-file does not; give one of them")
@@ -102,9 +102,9 @@ def command(
     )
     limits = DecodeLimits(max_megapixels, allow_truncated)
     with (
+        json_log() if log_json else nullcontext(),
         SearchEngine.open(
             find_index(index_dir), device=device, search_device=search_device, threads=threads, limits=limits
         ) as engine,
-        request_log() if log_json else nullcontext(),
     ):
         serve(engine, settings, host, port)

@@ -1,6 +1,7 @@
 """A server that runs until it is told to stop: one process, its signals, its log."""
 
 import errno
+import json
 import logging
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
 
 import uvicorn
 
@@ -17,6 +19,7 @@ from retrieval.errors import RetrievalError
 from retrieval.service.app import create_app
 from retrieval.service.protocol import GuardedProtocol
 from retrieval.service.settings import ServiceSettings
+from retrieval.service.watching import REQUESTS
 
 _log = logging.getLogger(__name__)
 _STOP_WITHIN_S = 30  # what runs is finished; what takes longer is cut off
@@ -129,16 +132,33 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def request_log() -> Iterator[None]:
-    """Write a line of JSON on standard error for each request."""
-    log = logging.getLogger("retrieval.service.requests")
+def json_log() -> Iterator[None]:
+    """Write all that is logged to standard error, one JSON object a line: each request, and what is wrong."""
+    root, ours, requests = logging.getLogger(), logging.getLogger("retrieval"), logging.getLogger(REQUESTS)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter('{"time": "%(asctime)s", "request": %(message)s}'))
-    log.addHandler(handler)
-    log.propagate = False
-    level, log.level = log.level, logging.INFO
+    handler.setFormatter(_Json())
+    former, ours.handlers = ours.handlers, []  # the command line's, for people
+    level = requests.level
+    requests.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        requests.setLevel(level)
+        ours.handlers = former
+
+
+class _Json(logging.Formatter):
+    """A record as a JSON object, its time in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        if record.name == REQUESTS:
+            return f'{{"time": "{time}", "request": {record.getMessage()}}}'
+        said = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            said["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(said)

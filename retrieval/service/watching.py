@@ -17,7 +17,8 @@ from retrieval.service.problems import Problem, response_of
 from retrieval.service.protocol import MOST_HEADER_BYTES
 from retrieval.service.settings import ServiceSettings
 
-_log = logging.getLogger("retrieval.service.requests")
+REQUESTS = "retrieval.service.requests"  # the logger of a line of JSON for each
+_log = logging.getLogger(REQUESTS)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPEN = ("/healthz", "/readyz")  # to whoever asks
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

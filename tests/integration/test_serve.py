@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from commands import assert_one_line, retrieve
 from retrieval.engine import SearchEngine
 from retrieval.records import Box
 from serving import Served, free_port, serving
+from retrieval.service.problems import problem_of
+from retrieval.service.running import json_log
 
 MODEL = "efficientnet_lite0"
 THINGS = ("apple", "banana", "bicycle", "butterfly", "camera", "car")
@@ -394,8 +397,11 @@ def test_requests_are_logged_with_their_ids(pristine: Path, photo: bytes, tmp_pa
         assert named.headers["x-request-id"] == "from-the-shop-7"
         forged = served.client.get("/v1/info", headers={"x-request-id": 'a"}\\n{"b'})
         assert len(forged.headers["x-request-id"]) == 32
-    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    one = next(line["request"] for line in lines if line["request"]["request_id"] == "from-the-shop-7")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert all(line["time"].endswith("+00:00") for line in lines)
+    assert next(line["level"] for line in lines if "serving" in line.get("message", "")) == "INFO"
+    requests = [line["request"] for line in lines if "request" in line]
+    one = next(request for request in requests if request["request_id"] == "from-the-shop-7")
     assert (one["method"], one["route"], one["status"]) == ("POST", "/v1/search", 200)
 
 
@@ -449,3 +455,14 @@ def test_a_model_that_cannot_be_loaded_is_one_line(shop: Path) -> None:
 def test_it_says_where_it_serves_once_it_does(pristine: Path, tmp_path: Path, host: str, at: str) -> None:
     with serving(pristine, "--read-only", "--host", host, host=at, log=tmp_path / "log") as served:
         assert (tmp_path / "log").read_text() == f"retrieve: serving {pristine} at {served.url}/\n"
+def test_a_traceback_is_within_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with json_log():
+        try:
+            raise ZeroDivisionError("of nothing")
+        except ZeroDivisionError:
+            logging.getLogger("somebody.else").exception("it has\nfailed")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "somebody.else", "it has\nfailed")
+    assert "ZeroDivisionError: of nothing" in line["traceback"]
+
+
