@@ -65,24 +65,24 @@ def create_app(engine: SearchEngine, settings: ServiceSettings = ServiceSettings
     for router in (searching.router, pictures.reading, pictures.writing, system.router, page.router):
         app.include_router(router)
     for kind in (Problem, RetrievalError, IndexerError, ValueError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _answering(metrics))
+        app.add_exception_handler(kind, _answering(service))
     for gone in (ClientGone, ClientDisconnect):
         app.add_exception_handler(gone, _nobody)
-    app.add_exception_handler(Exception, _answering(metrics))
+    app.add_exception_handler(Exception, _answering(service))
     app.add_middleware(Watch, settings=settings, metrics=metrics)
     return app
 
 
-def _answering(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _answering(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         request_id = request.state.request_id
         if isinstance(error, PictureError):
-            metrics.skipped.inc()
-        problem = _of_framework(request, error) or problem_of(error)
+            service.metrics.skipped.inc()
+        problem = _of_framework(request, error) or problem_of(error, service.engine.index_dir)
         if problem is None:
             _log.error("request %s failed", request_id, exc_info=error)
             problem = Problem(500, f"a fault of the server; its log has it under {request_id}")
-        return response_of(problem, request_id, metrics)
+        return response_of(problem, request_id, service.metrics)
 
     return answer
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -104,7 +105,8 @@ async def feedback(request: Request) -> Response:
 
         def record() -> None:
             query = service.engine.picture(said.query_key)
-            service.engine.record_feedback(query.path, said.key, said.relevant, source=said.source, box=query.box)
+            with _no_longer_there(said.query_key, query.path):
+                service.engine.record_feedback(query.path, said.key, said.relevant, source=said.source, box=query.box)
 
         await service.queue.run(record)
     return Response(status_code=204)
@@ -126,7 +128,7 @@ async def content(request: Request, key: KeyInQuery) -> Response:
     headers = _kept_as(picture)
     if _is_kept(request, headers):
         return Response(status_code=304, headers=headers)
-    with _no_longer_there(key):
+    with _no_longer_there(key, picture.path):
         found = await service.queue.run(read_bytes, picture.path)
     kind = _TYPES.get(format_of(found[:64]) or "")
     if kind is None:
@@ -142,18 +144,20 @@ async def thumbnail(request: Request, key: KeyInQuery, side_px: Pixels = 256) ->
     headers = _kept_as(picture, f"-{side_px}")
     if _is_kept(request, headers):
         return Response(status_code=304, headers=headers)
-    with _no_longer_there(key):
+    with _no_longer_there(key, picture.path):
         small = await service.queue.run(service.thumbnails.of, picture, side_px)
     return Response(small, headers=headers, media_type="image/jpeg")
 
 
 @contextmanager
-def _no_longer_there(key: str) -> Iterator[None]:
+def _no_longer_there(key: str, path: Path) -> Iterator[None]:
     """A picture that was indexed and whose file cannot be used now is one that is not found."""
     try:
         yield
     except PictureError as error:
-        raise Problem(404, f"the file of {key!r} cannot be used: {error}") from error
+        said = str(error).removeprefix(f"{path}: ")  # callers know pictures by their keys
+        raise Problem(404, f"the file of {key!r} cannot be used: {said}") from error
+
 
 
 def _but_key(body: Body) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 from starlette.responses import Response
 
@@ -52,15 +53,23 @@ class Problem(Exception):
         self.status, self.detail, self.headers, self.kind = status, detail, dict(headers or {}), kind
 
 
-def problem_of(error: Exception) -> Problem | None:
-    """What an error of the library is to who caused it; None for one that nobody should have caused."""
+def problem_of(error: Exception, index_dir: Path) -> Problem | None:
+    """What an error of the library is to who caused it; None for one that nobody should have caused.
+
+    Args:
+        index_dir: which the library's words name, and which callers neither know nor need.
+    """
     if isinstance(error, Problem):
         return error
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
     if status is None:
         return None
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return Problem(status, str(error), headers, kind=type(error).__name__)
+    detail = str(error).replace(f"index {index_dir}", "the index").replace(str(index_dir), "the index")
+    if isinstance(error, of_index.ModelMismatch):  # the remedy is the command line's
+        detail = f"{detail.partition(';')[0]}; embed the picture again, with the index's model"
+    is_known = isinstance(error, errors.RetrievalError | of_index.IndexerError)  # to a client, by this name
+    return Problem(status, detail, headers, kind=type(error).__name__ if is_known else None)
 
 
 def response_of(problem: Problem, request_id: str, metrics: Metrics) -> Response:

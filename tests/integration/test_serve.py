@@ -18,6 +18,7 @@ import PIL.Image
 import pytest
 
 from commands import assert_one_line, retrieve
+from indexer.errors import FilterError
 from retrieval.engine import SearchEngine
 from retrieval.records import Box
 from serving import Served, free_port, serving
