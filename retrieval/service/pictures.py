@@ -28,7 +28,20 @@ _TYPES = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp",
     "TIFF": "image/tiff", "AVIF": "image/avif", "HEIF": "image/heif",
 }  # fmt: skip
-KeyInQuery = Annotated[Key, Query()]
+
+
+async def _only_key(request: Request, key: Annotated[Key, Query()]) -> str:
+    """The key that a request names, once.
+
+    Raises:
+        Problem: it names several.
+    """
+    if len(named := request.query_params.getlist("key")) > 1:
+        raise Problem(422, f"key: {len(named)} came; name one picture")
+    return key
+
+
+KeyInQuery = Annotated[str, Depends(_only_key)]
 Pixels = Annotated[int, Query(ge=SIDES_PX[0], le=SIDES_PX[1], description="The longer side at most.")]
 
 
@@ -43,7 +56,7 @@ async def put(request: Request, key: KeyInQuery) -> Response:
     service = service_of(request)
     with service.queue.place():
         body = await read_body(request, service.settings)
-        options: Upsert = checked(Upsert, _but_key(body))
+        options: Upsert = checked(Upsert, _but_key(body, key))
         if not body.pictures:
             raise Problem(422, "no picture came; send its bytes, or a form with a file")
 
@@ -72,7 +85,7 @@ async def patch(request: Request, key: KeyInQuery) -> Response:
     service = service_of(request)
     with service.queue.place():
         body = await read_body(request, service.settings, most_pictures=0)
-        changes: AttributesOfPicture = checked(AttributesOfPicture, _but_key(body))
+        changes: AttributesOfPicture = checked(AttributesOfPicture, _but_key(body, key))
         given = {name: value for name, value in changes if name in changes.model_fields_set}
         if given.get("metadata", {}) is None:
             given["metadata"] = {}
@@ -159,9 +172,14 @@ def _no_longer_there(key: str, path: Path) -> Iterator[None]:
         raise Problem(404, f"the file of {key!r} cannot be used: {said}") from error
 
 
+def _but_key(body: Body, key: str) -> dict[str, Any]:
+    """The fields of a request, without the one that names the picture.
 
-def _but_key(body: Body) -> dict[str, Any]:
-    """The fields of a request, without the one that names the picture."""
+    Raises:
+        Problem: the body names another picture than the query string.
+    """
+    if body.fields["key"] != key:
+        raise Problem(422, f"key: the query string says {key!r}, the body another; say it in the query string alone")
     return {name: value for name, value in body.fields.items() if name != "key"}
 
 

@@ -110,9 +110,14 @@ async def embed(request: Request) -> Response:
 
 async def _answer(service: Service, body: Body) -> dict[str, Any]:
     options: VectorSearch = checked(VectorSearch, body.fields)
+    if options.vector is not None and body.pictures:
+        raise Problem(422, "a picture and a vector came; send one of them")
+    if options.vector is None and options.model is not None:
+        raise Problem(422, "model: says which model made a vector, and none came; send `vector`, or leave it out")
+    for name in ("box", "with_vector"):
+        if not body.pictures and getattr(options, name):
+            raise Problem(422, f"{name}: is about a picture, and none came; send one, or leave it out")
     if options.vector is not None:
-        if body.pictures:
-            raise Problem(422, "a picture and a vector came; send one of them")
         return (await service.queue.run(_by_vector, service, options)).to_dict()
     if body.pictures:
         return await _by_picture(service, body.pictures[0], options)

@@ -21,9 +21,9 @@ from commands import assert_one_line, retrieve
 from indexer.errors import FilterError
 from retrieval.engine import SearchEngine
 from retrieval.records import Box
-from serving import Served, free_port, serving
 from retrieval.service.problems import problem_of
 from retrieval.service.running import json_log
+from serving import Served, free_port, serving
 
 MODEL = "efficientnet_lite0"
 THINGS = ("apple", "banana", "bicycle", "butterfly", "camera", "car")
@@ -215,6 +215,82 @@ def test_what_is_written_is_found_changed_and_gone(shop: Path, photo: bytes, tmp
         assert engine.info().images == 13
 
 
+def test_what_cannot_be_kept_is_refused(shop: Path, photo: bytes, tmp_path: Path) -> None:
+    deep = 200 * "[" + 200 * "]"
+    image = {"content-type": "image/png"}
+    with serving(shop, log=tmp_path / "log") as served:
+        client = served.client
+        for metadata, said in {
+            '{"a": NaN}': "metadata: is not JSON: NaN is no JSON number",
+            '{"a": [1e999]}': "metadata: inf is no JSON number",
+            f'{{"a": {deep}}}': "metadata: nested more than 100 deep",
+            20_000 * "[": "metadata: is not JSON: maximum recursion depth exceeded",
+            '{"a": "\\ud800"}': "metadata: '\\ud800' is half of a character",
+            '{"\\ud800": 1}': "metadata: '\\ud800' is half of a character",
+        }.items():
+            put = client.put("/v1/images", params={"key": "a", "metadata": metadata}, content=photo, headers=image)
+            assert_problem(put, 422, said)
+            body = f'{{"metadata": {metadata}}}'.encode()
+            patch = client.patch(f"/v1/images?key={APPLE}", content=body, headers={"content-type": "application/json"})
+            assert patch.status_code in (400, 422), patch.text
+        assert_problem(client.patch("/v1/images?key=x2", json={"key": APPLE}), 422, "key: the query string says 'x2'")
+        form = client.put("/v1/images?key=x2", files={"image": photo}, data={"key": "other"})
+        assert_problem(form, 422, "the body another")
+        twice = client.put("/v1/images?key=a&key=b", content=photo, headers=image)
+        assert_problem(twice, 422, "key: 2 came")
+        unread = client.post(f"/v1/feedback?query_key={APPLE}&key={CAR}&relevant=1", content=photo, headers=image)
+        assert_problem(unread, 415, "'image/png' is not understood; send application/json")
+        fields = {one["name"] for one in found(client.get("/v1/fields"))["fields"]}
+        assert fields == {"product_id", "price", "maker"}
+        assert found(client.get("/v1/info"))["images"] == 12
+
+
+def test_callers_are_told_no_path_of_the_server(shop: Path, photo: bytes, tmp_path: Path) -> None:
+    (tmp_path / "gone.png").write_bytes(photo)
+    with SearchEngine.open(shop) as engine:
+        engine.upsert("gone.png", tmp_path / "gone.png")
+    (tmp_path / "gone.png").unlink()
+    with serving(shop, log=tmp_path / "log") as served:
+        client = served.client
+        said = {"query_key": "gone.png", "key": APPLE, "relevant": True}
+        for answer in (
+            client.post("/v1/feedback", json=said),
+            client.get("/v1/images/content?key=gone.png"),
+            client.get("/v1/images/thumbnail?key=gone.png"),
+        ):
+            assert_problem(answer, 404, "the file of 'gone.png' cannot be used: no such file")
+            assert str(tmp_path) not in answer.text
+        for answer in (
+            client.get("/v1/images?key=nope"),
+            client.delete("/v1/images?key=nope"),
+            client.patch("/v1/images?key=nope", json={"label": "x"}),
+            client.post("/v1/feedback", json=said | {"query_key": APPLE, "key": "nope"}),
+        ):
+            assert_problem(answer, 404, "no picture 'nope' in the index")
+            assert str(tmp_path) not in answer.text
+        vector = found(client.post("/v1/embed", content=photo, headers={"content-type": "image/png"}))["vector"]
+        other = client.post("/v1/search", json={"vector": vector, "model": "0" * 64})
+        assert_problem(other, 409, "the query encoder is another model@00000000; embed the picture again")
+        assert str(tmp_path) not in other.text
+        assert "--" not in other.json()["detail"]
+
+
+def test_of_two_that_remove_a_picture_at_once_one_is_told_that_it_is_not_there(shop: Path, tmp_path: Path) -> None:
+    with serving(shop, log=tmp_path / "log") as served, ThreadPoolExecutor(2) as pool:
+        for key in sorted(f"{thing}/noto.png" for thing in THINGS):
+            both = list(pool.map(lambda key: served.client.delete("/v1/images", params={"key": key}), [key, key]))
+            assert sorted(answer.status_code for answer in both) == [200, 404]
+
+
+def test_an_index_that_is_taken_away_is_said(shop: Path, photo: bytes, tmp_path: Path) -> None:
+    with serving(shop, log=tmp_path / "log") as served:
+        shop.rename(tmp_path / "elsewhere")
+        put = served.client.put("/v1/images?key=a", content=photo, headers={"content-type": "image/png"})
+        for answer in (served.client.get("/readyz"), put, served.client.delete(f"/v1/images?key={APPLE}")):
+            assert_problem(answer, 503, "the index is gone from the server's disk")
+        assert served.client.get("/healthz").status_code == 200
+
+
 def test_what_another_process_commits_is_seen_by_the_next_search(shop: Path, photo: bytes, tmp_path: Path) -> None:
     with serving(shop, log=tmp_path / "log") as served, SearchEngine.open(shop) as engine:
         generation = engine.upsert("other.png", photo)
@@ -254,6 +330,13 @@ def test_pictures_are_shown_by_their_keys(served: Served, demo_gallery: Path) ->
     )
     assert again.status_code == 304
     assert not again.content
+    for held in (f"W/{small.headers['etag']}", f'"other", {small.headers["etag"]}', "*"):
+        again = served.client.get("/v1/images/content", params={"key": APPLE}, headers={"if-none-match": held})
+        assert again.status_code == (304 if held == "*" else 200)  # of another file
+        again = served.client.get(
+            "/v1/images/thumbnail", params={"key": APPLE, "side_px": 64}, headers={"if-none-match": held}
+        )
+        assert again.status_code == 304
 
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "/etc/passwd", "apple/../apple/noto.png", "file:///etc/passwd"])
@@ -278,6 +361,11 @@ def test_a_path_is_no_key(served: Served, route: str, key: str) -> None:
         ("box=9000,9000,5,5", "box"),
         ("min_probability=0.5", "is not calibrated"),
         ("dedup=0", "dedup: Input should be greater than 0"),
+        ("box=-5,5,0,9", "box: four numbers are needed"),
+        ("model=abc", "model: says which model made a vector, and none came"),
+        (f"where={'{%22not%22:' * 3000}", "where: begins with a brace and is not JSON: maximum recursion depth"),
+        ("where={%22price%22:NaN}", "where: begins with a brace and is not JSON: NaN is no JSON number"),
+        ("where={%22price%22:1e999}", "price: inf is no text, number, true or false"),
     ],
 )
 def test_a_wrong_field_is_named(served: Served, photo: bytes, query: str, said: str) -> None:
@@ -303,7 +391,18 @@ def bomb() -> bytes:
         (b"{}", "application/json", 422, "nothing to look for"),
         (b'{"vector": [1, 0]}', "application/json", 422, "the index takes"),
         (b'{"vector": [NaN]}', "application/json", 400, "NaN is no JSON number"),
-        (b'{"like": ["nobody"]}', "application/json", 404, "no picture 'nobody'"),
+        (b'{"like": ["nobody"]}', "application/json", 404, "no picture 'nobody' in the index; nothing can be like"),
+        (b'{"like": ["apple/noto.png"], "box": "1,2,3,4"}', "application/json", 422, "box: is about a picture"),
+        (b'{"vector": [1], "box": "1,2,3,4"}', "application/json", 422, "box: is about a picture"),
+        (b'{"vector": [1], "with_vector": true}', "application/json", 422, "with_vector: is about a picture"),
+        (
+            b'{"like": ["apple/noto.png"], "model": "a"}',
+            "application/json",
+            422,
+            "model: says which model made a vector",
+        ),
+        (b'{"like": ["\\ud800"]}', "application/json", 422, "like.0: Input should be a valid string"),
+        (bytes(2_000_001), "application/json", 413, "2000000 bytes (of JSON here)"),
         (b"x", "text/html", 415, "'text/html' is not understood"),
         (b"x", "multipart/form-data", 400, "the form cannot be parsed"),
         (b"x", "multipart/form-data; boundary=y", 400, "the form cannot be parsed"),
@@ -313,6 +412,34 @@ def bomb() -> bytes:
 def test_a_body_that_is_none_is_refused(served: Served, content: Any, kind: str, status: int, said: str) -> None:
     sent = content() if callable(content) else content
     assert_problem(served.client.post("/v1/search", content=sent, headers={"content-type": kind}), status, said)
+
+
+def test_conditions_are_as_long_in_json_as_in_text(served: Served) -> None:
+    """A search takes as long as its condition is large, whatever its deadline."""
+    where = {"or": [{"price": number} for number in range(100_000)]}
+    for said in (where, json.dumps(where)):
+        answer = served.client.post("/v1/search", json={"like": [APPLE], "where": said})
+        assert_problem(answer, 422, "at most 100000 are read")
+
+
+def test_a_box_that_begins_outside_is_cut_to_the_picture(served: Served, engine: SearchEngine, photo: bytes) -> None:
+    image = {"content-type": "image/png"}
+    answer = found(served.client.post("/v1/search?k=3&box=-5,-5,50,40", content=photo, headers=image))
+    assert_alike(answer, engine.search(photo, k=3, box=Box(-5, -5, 50, 40)).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (FilterError("a"), 422, "FilterError"),
+        (ValueError("a"), 422, None),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), 422, None),
+    ],
+)
+def test_only_errors_of_the_library_have_a_name(error: Exception, status: int, kind: str | None) -> None:
+    problem = problem_of(error, Path("/shop"))
+    assert problem is not None
+    assert (problem.status, problem.kind) == (status, kind)
 
 
 def test_unknown_places_and_ways_are_refused(served: Served) -> None:
@@ -348,13 +475,6 @@ def test_what_is_too_large_or_too_slow_is_cut_off(shop: Path, photo: bytes, tmp_
 
 def test_who_comes_when_all_places_are_taken_is_told_so(pristine: Path, photo: bytes, tmp_path: Path) -> None:
     with serving(pristine, "--read-only", "--max-concurrency", "2", log=tmp_path / "log") as served:
-    for held in (f"W/{small.headers['etag']}", f'"other", {small.headers["etag"]}', "*"):
-        again = served.client.get("/v1/images/content", params={"key": APPLE}, headers={"if-none-match": held})
-        assert again.status_code == (304 if held == "*" else 200)  # of another file
-        again = served.client.get(
-            "/v1/images/thumbnail", params={"key": APPLE, "side_px": 64}, headers={"if-none-match": held}
-        )
-        assert again.status_code == 304
 
         def ask(_: int) -> httpx2.Response:
             return served.client.post("/v1/search", content=photo, headers={"content-type": "image/png"})
@@ -404,6 +524,17 @@ def test_requests_are_logged_with_their_ids(pristine: Path, photo: bytes, tmp_pa
     requests = [line["request"] for line in lines if "request" in line]
     one = next(request for request in requests if request["request_id"] == "from-the-shop-7")
     assert (one["method"], one["route"], one["status"]) == ("POST", "/v1/search", 200)
+
+
+def test_a_traceback_is_within_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with json_log():
+        try:
+            raise ZeroDivisionError("of nothing")
+        except ZeroDivisionError:
+            logging.getLogger("somebody.else").exception("it has\nfailed")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "somebody.else", "it has\nfailed")
+    assert "ZeroDivisionError: of nothing" in line["traceback"]
 
 
 def test_sigterm_finishes_what_is_running(shop: Path, demo_queries: Path, tmp_path: Path) -> None:
@@ -456,14 +587,3 @@ def test_a_model_that_cannot_be_loaded_is_one_line(shop: Path) -> None:
 def test_it_says_where_it_serves_once_it_does(pristine: Path, tmp_path: Path, host: str, at: str) -> None:
     with serving(pristine, "--read-only", "--host", host, host=at, log=tmp_path / "log") as served:
         assert (tmp_path / "log").read_text() == f"retrieve: serving {pristine} at {served.url}/\n"
-def test_a_traceback_is_within_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    with json_log():
-        try:
-            raise ZeroDivisionError("of nothing")
-        except ZeroDivisionError:
-            logging.getLogger("somebody.else").exception("it has\nfailed")
-    line = json.loads(capsys.readouterr().err)
-    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "somebody.else", "it has\nfailed")
-    assert "ZeroDivisionError: of nothing" in line["traceback"]
-
-
