@@ -71,7 +71,7 @@ FIELDS = an_object(
 PROBLEM = an_object(type=_TEXT, title=_TEXT, status=_INTEGER, detail=_TEXT, request_id=_TEXT) | {
     "example": {
         "type": "about:blank",
-        "title": "Unprocessable Content",
+        "title": "Unprocessable Entity",
         "status": 422,
         "detail": "k: Input should be greater than or equal to 1, '0' given",
         "request_id": "9f2c",
