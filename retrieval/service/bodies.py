@@ -17,6 +17,7 @@ from retrieval.service.settings import ServiceSettings
 
 _PICTURE_TYPES = ("image/", "application/octet-stream")
 _MOST_FIELDS = 2000
+_MOST_DIGITS = 308  # of an integer: those of more are no floats, which numbers are compared as
 _MOST_JSON_BYTES = 2_000_000  # a vector of 65,536 numbers takes 1.5 MB
 
 
@@ -81,7 +82,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is none, or nested too deep; says so in one line.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise ValueError(one_line(error)[:200]) from error
 
@@ -153,6 +154,12 @@ def first_of(errors: Sequence[Any]) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits is too large; at most {_MOST_DIGITS} are read")
+    return int(digits)
 
 
 async def _form(request: Request, content: bytes, most_pictures: int) -> tuple[list[bytes], dict[str, Any]]:

@@ -142,7 +142,8 @@ async def _by_picture(service: Service, picture: bytes, options: SearchOptions) 
 
 def _by_vector(service: Service, options: VectorSearch) -> SearchResult:
     service.follower.catch_up(options.min_generation, service.settings.deadline_s)
-    vectors = np.array([options.vector], np.float32)
+    with np.errstate(over="ignore"):  # what is not finite is refused
+        vectors = np.array([options.vector], np.float32)
     return service.engine.search_vectors(vectors, options.k, model_fingerprint=options.model, **options.refinements())[
         0
     ]
