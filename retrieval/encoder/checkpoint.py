@@ -103,7 +103,7 @@ def save_checkpoint(folder: Path, config: ModelConfig, state: State) -> str:
     """Write a model directory whole or not at all; a model directory of that name is replaced.
 
     Args:
-        folder: the directory to make.
+        folder: the directory to make; a link stays one.
         config: as `fingerprint` takes it.
         state: the weights by tensor name.
 
@@ -118,6 +118,7 @@ def save_checkpoint(folder: Path, config: ModelConfig, state: State) -> str:
 
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"{folder} exists and is no model directory; choose another name or remove it")
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     identity = fingerprint(config, state)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -102,13 +102,7 @@ def save_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str]) -> None:
         RetrievalError: the suffix is another one, the sheet is too large for the format, or the file cannot be
             written.
     """
-    target = Path(path)
-    file_format = FORMATS.get(target.suffix.lower())
-    if file_format is None:
-        raise RetrievalError(
-            f"cannot write a contact sheet to {target}: its suffix is {target.suffix or 'missing'!s}, "
-            f"use one of {', '.join(sorted(FORMATS))}"
-        )
+    target, file_format = Path(path), sheet_format(path)
     sheet, limit = contact_sheet(rows), MAX_SIDE_PX[file_format]
     if max(sheet.size) > limit:
         raise RetrievalError(
@@ -117,6 +111,21 @@ def save_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str]) -> None:
         )
     with written_whole(target, "the contact sheet") as aside:
         sheet.save(aside, format=file_format, quality=QUALITY)
+
+
+def sheet_format(path: str | os.PathLike[str]) -> str:
+    """The format that a contact sheet's suffix says, as Pillow calls it.
+
+    Raises:
+        RetrievalError: it is none of `FORMATS`.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in FORMATS:
+        raise RetrievalError(
+            f"cannot write a contact sheet to {os.fspath(path)}: its suffix is {suffix or 'missing'}, "
+            f"use one of {', '.join(sorted(FORMATS))}"
+        )
+    return FORMATS[suffix.lower()]
 
 
 def hits_within(width_px: int) -> int:

@@ -175,6 +175,17 @@ def test_saving_again_replaces_the_model_and_leaves_nothing_beside_it(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_saving_through_a_link_leaves_it_one(tmp_path: Path, is_there: bool) -> None:
+    if is_there:
+        save_checkpoint(tmp_path / "model", CONFIG, make_state())
+    (tmp_path / "link").symlink_to("model")
+    save_checkpoint(tmp_path / "link", dataclasses.replace(CONFIG, name="second"), make_state())
+    assert (tmp_path / "link").is_symlink()
+    assert read_config(tmp_path / "model")[0].name == "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+
+
 def test_a_failed_save_leaves_the_former_model(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model", CONFIG, make_state())
 
