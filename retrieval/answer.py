@@ -34,9 +34,9 @@ class Refinements(TypedDict, total=False):
         offset: leave out the best so many: the hits from rank offset + 1 on.
         min_score: leave out hits with a lower cosine.
         min_probability: leave out hits that are less likely to show the query's product; needs a calibrated model.
-        exclude: keys that must not be among the hits; those that the index does not hold change nothing.
-        like: keys of pictures that hits should look like as well; they are not among the hits.
-        unlike: keys of pictures that hits should not look like; likewise.
+        exclude: keys, or one, that must not be among the hits; those that the index does not hold change nothing.
+        like: keys, or one, of pictures that hits should look like as well; they are not among the hits.
+        unlike: keys, or one, of pictures that hits should not look like; likewise.
         dedup: leave out a hit whose cosine to a better one is at least this.
         expand: search again with the query moved towards so many of its nearest pictures.
         rerank: order the first `RERANKED` hits by how much their neighbourhoods have in common with the query's; scores
@@ -95,6 +95,7 @@ def answer(
     """
     _check_numbers(k, offset, dedup, expand)
     snapshot, matcher = live.snapshot, live.model.matcher
+    exclude, like, unlike = ([keys] if isinstance(keys, str) else list(keys) for keys in (exclude, like, unlike))
     named = {*exclude, *like, *unlike}
     ids_of = store.ids_of(snapshot, named) if named else {}
     liked, unliked = (_vectors_of(store, snapshot, ids_of, keys) for keys in (like, unlike))

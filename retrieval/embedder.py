@@ -89,6 +89,7 @@ class Embedder:
             PictureError: it cannot be used; names it where it has a name.
         """
         how = self.encoder.preprocessing
+        box = None if box is None else Box(*box)  # a caller's may be a plain tuple
         with naming(image):
             pixels = decode(image, min_side_px=decode_min_side(how), box=box, limits=self._limits)
         return preprocess(pixels, how)

@@ -31,7 +31,7 @@ from retrieval.calibration import compare, find_matcher
 from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.encoder.backbones import DEFAULT_MODEL, resolve_model
 from retrieval.encoder.runtime import describe_model
-from retrieval.errors import EngineUnusable, UnknownKey, and_more
+from retrieval.errors import EngineUnusable, QueryError, UnknownKey, and_more
 from retrieval.feedback.recording import Word, record
 from retrieval.gallery import read_gallery
 from retrieval.images import DecodeLimits
@@ -389,6 +389,8 @@ class SearchEngine:
         self._check_usable()
         live = self._index.now
         if images is None:
+            if crops or box is not None:
+                raise QueryError("a box or crops are of the picture that is searched with, and there is none")
             return self._answer(live, None, [None], k, refined)[0]
         several = list(images) if isinstance(images, list | tuple) else [images]
         if crops and box is not None:

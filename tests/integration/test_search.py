@@ -127,6 +127,24 @@ def test_a_part_of_a_picture_can_be_searched_with(shop: SearchEngine, gallery: P
     assert keys(shop.search(np.asarray(both), k=1, box=Box(128, 0, 128, 128))) == [CAR]
 
 
+def test_one_key_may_be_given_as_it_is(shop: SearchEngine, gallery: Path) -> None:
+    assert APPLE not in keys(shop.search(gallery / APPLE, 12, exclude=APPLE))
+    assert keys(shop.search(like=APPLE, unlike=CAR)) == keys(shop.search(like=[APPLE], unlike=[CAR]))
+
+
+def test_a_box_may_be_a_plain_tuple(shop: SearchEngine, gallery: Path) -> None:
+    plain: Any = (2, 2, 40, 40)
+    assert shop.search(gallery / CAR, box=plain).hits == shop.search(gallery / CAR, box=Box(2, 2, 40, 40)).hits
+    shop.upsert("part.png", gallery / CAR, box=plain)
+    assert shop.picture("part.png").box == Box(2, 2, 40, 40)
+
+
+@pytest.mark.parametrize("part", [{"box": Box(2, 2, 40, 40)}, {"crops": True}], ids=str)
+def test_a_part_of_no_picture_is_refused(shop: SearchEngine, part: dict[str, Any]) -> None:
+    with pytest.raises(QueryError, match="of the picture that is searched with, and there is none"):
+        shop.search(like=[APPLE], **part)
+
+
 def test_a_query_can_be_moved_towards_what_it_finds(shop: SearchEngine, gallery: Path) -> None:
     photo, *near = shop.embed([gallery / CAR, *(hit.path for hit in shop.search(gallery / CAR, k=2).hits if hit.path)])
     weights = [float(photo @ one) ** 3 for one in near]
