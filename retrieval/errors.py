@@ -21,7 +21,8 @@ RetrievalError                a message of one line: thing, value, limit, remedy
 ├── RefreshError              an index cannot move to another model; it stays with its own
 ├── DeviceUnavailable         the device asked for is not there
 ├── ServiceError              a server cannot be reached, or cannot do what is asked now
-├── QueryError            a search says nothing to look for
+│   └── RequestRefused        a server does not take a value; a ValueError, too
+├── QueryError                a search says nothing to look for
 ├── UnknownKey                no picture of that name is in the index
 └── EngineUnusable            the engine is closed, or was inherited through a fork
 
@@ -120,6 +121,10 @@ class ServiceError(RetrievalError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class RequestRefused(ServiceError, ValueError):
+    """A server does not take a value of a request; the engine raises ValueError where it does not."""
 
 
 class QueryError(RetrievalError):

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -13,13 +14,23 @@ from indexer import errors as of_index
 from indexer.vectors import Vectors
 from retrieval import errors
 from retrieval.embedder import ImageLike, content_of, naming
-from retrieval.errors import RetrievalError, ServiceError
+from retrieval.errors import (
+    PictureError,
+    PictureTooLarge,
+    QueryError,
+    RequestRefused,
+    RetrievalError,
+    ServiceError,
+)
 from retrieval.images import DEFAULT_LIMITS
 from retrieval.records import Box
 from retrieval.results import Hit, IndexedPicture, IndexInfo, MatchResult, ModelInfo, SearchResult
 
 T = TypeVar("T")
 KEEP: Any = object()  # "leave as it is", where None means "none"
+MOST_TOGETHER = 64  # pictures of one request, and their bytes: what `retrieve serve` takes at first
+MOST_BYTES_TOGETHER = 16_000_000
+_MOST_IN_URL = 2000  # characters of options: servers in between cut lines at 8,000
 _PICTURE = {"content-type": "application/octet-stream"}
 
 
@@ -31,52 +42,100 @@ class Call(Generic[T]):
         method, path: of HTTP.
         read: the answer's JSON to what the caller gets.
         params: of the query string.
-        content: of the body.
-        files: (name, content) of a form, in place of it.
-        json: in place of both.
+        picture: the body as it is, with the options in the query string; a form where these are long.
+        pictures: the files of a form, in place of it.
+        options: how they are to be searched with or kept.
+        json: the body, in place of pictures.
+        name: the picture's, where it is a file.
     """
 
     method: str
     path: str
     read: Callable[[Any], T]
-    params: Mapping[str, Any] = field(default_factory=dict)
-    content: bytes | None = None
-    files: Sequence[tuple[str, bytes]] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+    picture: bytes | None = None
+    pictures: Sequence[bytes] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
+    name: str | None = None
 
-    def options(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """As httpx takes it."""
-        said: dict[str, Any] = {}
-        if self.files:
-            said["files"] = [(name, (f"{number}", content)) for number, (name, content) in enumerate(self.files)]
-            said["data"] = self.params
-        elif self.params:
-            said["params"] = self.params
         if self.json is not None:
-            said["json"] = self.json
-        if self.content is not None:
-            said |= {"content": self.content, "headers": _PICTURE}
-        return said
+            return {"params": self.params, "json": self.json}
+        if self.pictures or len(urlencode(self.options, doseq=True)) > _MOST_IN_URL:
+            pictures = self.pictures if self.picture is None else [self.picture]
+            files = [("images", (f"{number}", content)) for number, content in enumerate(pictures)]
+            return {"params": self.params, "files": files, "data": self.options}
+        request: dict[str, Any] = {"params": {**self.params, **self.options}}
+        return request if self.picture is None else request | {"content": self.picture, "headers": _PICTURE}
+
+    def answer(self, status: int, content: bytes, url: str) -> T:
+        """What the caller gets of a server's answer.
+
+        Raises:
+            The error that the library would have raised where the server is, or a `ServiceError`.
+        """
+        if not 200 <= status < 300:
+            raise self._named(error_of(status, content, url, self.picture is not None))
+        try:
+            return self.read(json.loads(content) if content else None)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _stranger(status, url) from error
+
+    def _named(self, error: Exception) -> Exception:
+        """The error, behind the name of the picture where it is about that."""
+        is_about_it = self.name is not None and isinstance(error, PictureError)
+        return type(error)(f"{self.name}: {error}") if is_about_it else error
+
+
+def headers_of(api_key: str | None) -> list[tuple[bytes, bytes]]:
+    """The headers of every request.
+
+    Raises:
+        ServiceError: the key cannot be sent.
+    """
+    if api_key is None:
+        return []
+    if any(char < " " for char in api_key):
+        raise ServiceError("the API key holds a line break or another control character; give it without")
+    return [(b"authorization", b"Bearer " + api_key.encode("utf-8", "surrogateescape"))]
 
 
 def search(image: ImageLike | None, k: int, box: Box | None, more: Mapping[str, Any]) -> Call[SearchResult]:
     """See `SearchEngine.search`, of one picture or of none."""
     wishes = _wishes(k, box, more)
-    if image is None:
-        return Call("POST", "/v1/search", _result_of(None), json=wishes)
-    return Call("POST", "/v1/search", _result_of(_name_of(image)), params=_as_text(wishes), content=_content_of(image))
+    if image is not None:
+        return _with_picture("POST", "/v1/search", image, _result_of(_name_of(image)), wishes)
+    if box is not None:
+        raise QueryError("a box is of the picture that is searched with, and there is none")
+    return Call("POST", "/v1/search", _result_of(None), json=wishes)
 
 
 def search_many(
     images: Sequence[ImageLike], k: int, box: Box | None, more: Mapping[str, Any]
-) -> Call[list[SearchResult]]:
-    """See `SearchEngine.search`, of several pictures."""
+) -> Iterator[Call[list[SearchResult]]]:
+    """See `SearchEngine.search`, of several pictures; one request after the other where they are many or large."""
+    options = _as_text(_wishes(k, box, more))
 
-    def read(said: Any) -> list[SearchResult]:
-        return [_result_of(_name_of(image))(one) for image, one in zip(images, said["queries"], strict=True)]
+    def call(names: list[str | None], contents: list[bytes]) -> Call[list[SearchResult]]:
+        def read(said: Any) -> list[SearchResult]:
+            return [_result_of(name)(one) for name, one in zip(names, said["queries"], strict=True)]
 
-    files = [("images", _content_of(image)) for image in images]
-    return Call("POST", "/v1/search/batch", read, params=_as_text(_wishes(k, box, more)), files=files)
+        return Call("POST", "/v1/search/batch", read, pictures=contents, options=options)
+
+    names: list[str | None] = []
+    contents: list[bytes] = []
+    size_bytes = 0
+    for image in images:
+        content = _content_of(image)
+        if contents and (len(contents) == MOST_TOGETHER or size_bytes + len(content) > MOST_BYTES_TOGETHER):
+            yield call(names, contents)
+            names, contents, size_bytes = [], [], 0
+        names.append(_name_of(image))
+        contents.append(content)
+        size_bytes += len(content)
+    yield call(names, contents)
 
 
 def search_vector(
@@ -91,7 +150,7 @@ def search_vector(
 
 def embed(image: ImageLike) -> Call[Vectors]:
     """See `SearchEngine.embed`, of one picture."""
-    return Call("POST", "/v1/embed", lambda said: np.array(said["vector"], np.float32), content=_content_of(image))
+    return _with_picture("POST", "/v1/embed", image, lambda said: np.array(said["vector"], np.float32), {})
 
 
 def match(a: ImageLike, b: ImageLike, false_accept_rate: float | None) -> Call[MatchResult]:
@@ -100,9 +159,8 @@ def match(a: ImageLike, b: ImageLike, false_accept_rate: float | None) -> Call[M
     def read(said: Any) -> MatchResult:
         return MatchResult(**{**said, "a": _name_of(a), "b": _name_of(b)})
 
-    params = {} if false_accept_rate is None else {"false_accept_rate": str(false_accept_rate)}
-    files = [("images", _content_of(image)) for image in (a, b)]
-    return Call("POST", "/v1/match", read, params=params, files=files)
+    options = {} if false_accept_rate is None else {"false_accept_rate": str(false_accept_rate)}
+    return Call("POST", "/v1/match", read, pictures=[_content_of(image) for image in (a, b)], options=options)
 
 
 def upsert(
@@ -115,8 +173,8 @@ def upsert(
 ) -> Call[int]:
     """See `SearchEngine.upsert`."""
     said = {"product_id": product_id, "label": label, "metadata": metadata, "box": _sides_of(box)}
-    params = _as_text({name: value for name, value in said.items() if value is not None})
-    return Call("PUT", "/v1/images", _generation_of, params={"key": key} | params, content=_content_of(image))
+    options = {name: value for name, value in said.items() if value is not None}
+    return _with_picture("PUT", "/v1/images", image, _generation_of, options, {"key": key})
 
 
 def update_metadata(key: str, given: Mapping[str, Any]) -> Call[int]:
@@ -157,28 +215,68 @@ def info() -> Call[IndexInfo]:
     return Call("GET", "/v1/info", read)
 
 
-def error_of(status: int, content: bytes, url: str) -> Exception:
-    """The error that the library would have raised where the server is, or a `ServiceError`."""
+def error_of(status: int, content: bytes, url: str, is_of_picture: bool = False) -> Exception:
+    """The error that the library would have raised where the server is, or a `ServiceError`.
+
+    Args:
+        status, content: of the answer.
+        url: of the server.
+        is_of_picture: what was sent is one picture, so that too much is a picture too large.
+    """
     try:
         problem = json.loads(content)
         kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(f"{url} answered {status}, and not as `retrieve serve` does; check the address", status)
+    except (ValueError, LookupError, TypeError):
+        if status == 413 and is_of_picture:
+            return PictureTooLarge(f"{url} does not take so many bytes; give a smaller picture")
+        return _stranger(status, url)
     found = getattr(errors, kind, None) or getattr(of_index, kind, None)
     if isinstance(found, type) and issubclass(found, RetrievalError | of_index.IndexerError):
         return found(detail)
-    return ValueError(detail) if status == 422 else ServiceError(f"{url} answered {status}: {detail}", status)
+    if status == 413 and is_of_picture:
+        return PictureTooLarge(detail)
+    said = f"{url} answered {status}: {detail}"
+    return RequestRefused(said, status) if status == 422 else ServiceError(said, status)
+
+
+def _stranger(status: int, url: str) -> ServiceError:
+    return ServiceError(f"{url} answered {status}, and not as `retrieve serve` does; check the address", status)
+
+
+def _with_picture(
+    method: str,
+    path: str,
+    image: ImageLike,
+    read: Callable[[Any], T],
+    options: Mapping[str, Any],
+    params: Mapping[str, str] | None = None,
+) -> Call[T]:
+    content, name = _content_of(image), _name_of(image)
+    return Call(method, path, read, params or {}, content, options=_as_text(options), name=name)
 
 
 def _wishes(k: int, box: Box | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in more.items() if value is not None and value != () and value != []}
+    wishes = {name: _plain(value) for name, value in ({"k": k} | dict(more)).items()}
+    given = {name: value for name, value in wishes.items() if value is not None and value != []}
     sides = _sides_of(box)
-    return {"k": k, **given} if sides is None else {"k": k, "box": sides, **given}
+    return given if sides is None else {**given, "box": sides}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: numbers may be numpy's, keys a set."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value
 
 
 def _sides_of(box: Box | None) -> list[float] | None:
     if box is None:
         return None
+    box = Box(*box)
     if box.is_relative:
         raise ValueError("a box over HTTP is in pixels; multiply its fractions by the picture's sides")
     return list(box[:4])

@@ -39,9 +39,12 @@ class Client:
     def __init__(
         self, url: str, api_key: str | None = None, *, timeout_s: float = 30.0, retries: Retries = Retries()
     ) -> None:
-        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._url, self._retries = url.rstrip("/"), retries
-        self._http = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout_s)
+        headers = calls.headers_of(api_key)
+        try:
+            self._http = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout_s)
+        except httpx2.InvalidURL as error:
+            raise ServiceError(f"{url} is no address: {error}; write it as http://127.0.0.1:8000") from error
 
     @overload
     def search(
@@ -88,7 +91,8 @@ class Client:
         if isinstance(images, list | tuple):
             if not images:
                 return []
-            return self._run(calls.search_many(images, k, box, more))
+            several = calls.search_many(images, k, box, more)
+            return [result for call in several for result in self._run(call)]
         return self._run(calls.search(images, k, box, more))
 
     def search_vectors(
@@ -99,6 +103,8 @@ class Client:
 
     def embed(self, images: Sequence[ImageLike]) -> Vectors:
         """See `SearchEngine.embed`."""
+        if len(images) == 0:
+            return np.empty((0, self.info().model.dim), np.float32)
         return np.stack([self._run(calls.embed(image)) for image in images])
 
     def match(self, a: ImageLike, b: ImageLike, *, false_accept_rate: float | None = None) -> MatchResult:
@@ -132,10 +138,10 @@ class Client:
 
     def remove(self, keys: str | Iterable[str]) -> int:
         """See `SearchEngine.remove`; of several keys each by itself, so those before one that fails are gone."""
-        generation = 0
+        generation = None
         for key in [keys] if isinstance(keys, str) else keys:
             generation = self._run(calls.remove(key))
-        return generation
+        return self.info().generation if generation is None else generation
 
     def picture(self, key: str) -> IndexedPicture:
         """See `SearchEngine.picture`."""
@@ -165,7 +171,7 @@ class Client:
         waits = self._retries.waits()
         while True:
             try:
-                response = self._http.request(call.method, call.path, **call.options())
+                response = self._http.request(call.method, call.path, **call.request())
             except httpx2.ConnectError as error:
                 if (wait := next(waits, None)) is None:
                     raise ServiceError(
@@ -173,10 +179,10 @@ class Client:
                     ) from error
                 time.sleep(wait)
                 continue
-            except httpx2.TransportError as error:
+            except httpx2.InvalidURL as error:
+                raise ServiceError(f"{self._url} cannot be asked so: {error}") from error
+            except httpx2.RequestError as error:
                 raise ServiceError(f"{self._url} has not answered: {type(error).__name__} {error}") from error
-            if response.is_success:
-                return call.read(response.json() if response.content else None)
             if response.status_code not in AGAIN or (wait := next(waits, None)) is None:
-                raise calls.error_of(response.status_code, response.content, self._url)
+                return call.answer(response.status_code, response.content, self._url)
             time.sleep(self._retries.wait_of(wait, response.headers.get("retry-after")))

@@ -1,7 +1,9 @@
 """The client has the methods, the types and the errors of the engine; waits where the server is busy; `query --url`."""
 
 import asyncio
+import http.server
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from commands import assert_one_line, retrieve, retrieve_json
 from indexer.errors import FilterError, ModelMismatch
 from retrieval.client import AsyncClient, Client
+from retrieval.client.calls import headers_of
 from retrieval.client.trying import Retries
 from retrieval.engine import SearchEngine
 from retrieval.errors import PictureError, PictureTooLarge, PictureUndecodable, QueryError, ServiceError, UnknownKey
@@ -22,6 +25,7 @@ from serving import Served, free_port, serving
 
 MODEL = "efficientnet_lite0"
 APPLE, CAR = "apple/noto.png", "car/noto.png"
+BOX = Box(1, 1, 60, 60)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, demo_gallery: Path) -> Pa
     with SearchEngine.create(folder / "index", model=MODEL) as engine:
         for price, thing in enumerate(("apple", "banana", "camera", "car")):
             path = demo_gallery / thing / "noto.png"
-            engine.upsert(f"{thing}/noto.png", path, product_id=thing, metadata={"price": price}, box=Box(1, 1, 60, 60))
+            engine.upsert(f"{thing}/noto.png", path, product_id=thing, metadata={"price": price}, box=BOX)
     return folder / "index"
 
 
@@ -142,6 +146,110 @@ def test_errors_are_those_of_the_library(client: Client, demo_gallery: Path, tmp
     PIL.Image.new("L", (20_000, 20_000)).save(bomb)
     with pytest.raises(PictureTooLarge):
         client.search(bomb)
+
+
+def test_long_options_do_not_make_a_long_address(client: Client, engine: SearchEngine, demo_gallery: Path) -> None:
+    path, many = demo_gallery / CAR, [f"{'long/' * 60}{number}.png" for number in range(900)]
+    wishes: list[dict[str, Any]] = [{"exclude": [APPLE, *many]}, {"where": {"key": [CAR, *many]}}]
+    for wish in wishes:
+        assert_alike(client.search(path, 3, box=BOX, **wish), engine.search(path, 3, box=BOX, **wish))
+    client.upsert("long.png", path, metadata={"text": "é" * 70_000}, box=BOX)
+    kept = client.picture("long.png")
+    assert (kept.metadata, kept.box) == ({"text": "é" * 70_000}, BOX)
+    client.remove("long.png")
+
+
+def test_numbers_and_keys_may_be_of_any_kind(client: Client, engine: SearchEngine, demo_gallery: Path) -> None:
+    wishes: dict[str, Any] = {
+        "k": np.int64(2), "min_score": np.float32(-0.5), "rerank": np.bool_(True), "exclude": {CAR},
+    }  # fmt: skip
+    for searched in ({"images": demo_gallery / CAR}, {"like": (APPLE,)}, {"like": APPLE}):
+        assert_alike(client.search(**searched, **wishes), engine.search(**searched, **(wishes | {"k": 2})))
+    plain: Any = (1, 1, 60, 60)
+    assert client.search(demo_gallery / CAR, 1, box=plain).hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_nothing_and_very_much_are_answered_as_by_the_engine(
+    client: Client, engine: SearchEngine, demo_gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> tuple[Any, int]:
+        async with AsyncClient(client._url) as there:
+            return await there.embed([]), await there.remove([])
+
+    assert client.embed([]).shape == asyncio.run(ask())[0].shape == engine.embed([]).shape
+    assert client.remove([]) == asyncio.run(ask())[1] == client.info().generation
+    names = [demo_gallery / (APPLE, CAR)[number % 2] for number in range(65)]
+    assert [one.hits[0].key for one in client.search(names, 1)] == [APPLE, CAR] * 32 + [APPLE]
+    monkeypatch.setattr("retrieval.client.calls.MOST_BYTES_TOGETHER", 1)  # each is larger
+    assert [one.hits[0].key for one in client.search(names[:3], 1)] == [APPLE, CAR, APPLE]
+
+
+def test_a_picture_that_fails_there_is_named(client: Client, tmp_path: Path) -> None:
+    broken, large = tmp_path / "broken.png", tmp_path / "large.png"
+    broken.write_bytes(b"nothing")
+    large.write_bytes(b"\x89PNG" + bytes(21_000_000))
+    for call in (client.search, lambda picture: client.embed([picture]), lambda picture: client.upsert("x", picture)):
+        with pytest.raises(PictureUndecodable, match=f"^{broken}: not a picture"):
+            call(broken)  # type: ignore[operator]
+    with pytest.raises(PictureTooLarge, match=f"^{large}: the body is larger than 20000000 bytes"):
+        client.search(large)
+
+
+def test_what_a_server_does_not_take_is_a_value_error_that_can_be_told(client: Client, demo_gallery: Path) -> None:
+    for wish in ({"k": 20_000}, {"expand": 101}, {"min_score": float("nan")}, {"box": Box(-1, -1, 30, 30)}):
+        with pytest.raises(ValueError, match=f"{client._url} answered 422: {next(iter(wish))}: ") as raised:
+            client.search(demo_gallery / APPLE, **wish)  # type: ignore[call-overload]
+        assert isinstance(raised.value, ServiceError)
+    with pytest.raises(QueryError, match="there is none"):
+        client.search(like=[APPLE], box=Box(1, 1, 30, 30))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("text/html", b"<html>"), ("application/json", b'{"ok": true}'), ("application/json", b"[1]"), ("x", b"")],
+)
+def test_a_server_of_another_kind_is_named(kind: str, said: bytes, demo_gallery: Path) -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as there:
+            await there.search(demo_gallery / APPLE)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            for asked in (lambda: Client(url).search(demo_gallery / APPLE), lambda: asyncio.run(ask(url))):
+                with pytest.raises(ServiceError, match=f"{url} answered 200, and not as `retrieve serve` does"):
+                    asked()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(ServiceError, match="http://x:abc is no address"):
+        Client("http://x:abc")
+    with pytest.raises(ServiceError, match="nowhere has not answered"):
+        Client("nowhere").info()
+
+
+def test_a_key_may_hold_any_letter() -> None:
+    key = "ключ"
+    assert headers_of(key) == [(b"authorization", b"Bearer " + key.encode())]
+    with pytest.raises(ServiceError, match="line break"):
+        Client("http://127.0.0.1", "two\nlines")
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
