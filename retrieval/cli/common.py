@@ -1,11 +1,14 @@
 """What the verbs share: where the index is, options, and how results are printed."""
 
 import json
+import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from indexer.catalog import has_catalog
 from indexer.errors import IndexNotFound
@@ -15,6 +18,34 @@ DEFAULT_INDEX = ".retrieve"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class NumberRange(click.FloatRange):
+    """The numbers of a range; NaN, which no bound stops, and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType`."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number that can be compared.", param, ctx)
+        return number
+
+
+class NamedPath(click.Path):
+    """A path; the empty one, which an unset variable leaves, is not taken for the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if not os.fspath(value):
+            self.fail("the name is empty; is a variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def output_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """A file to be written, as a callback: refuse what lies in no folder before minutes are spent on it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path}: there is no folder {path.absolute().parent}; make it first")
+    return path
+
+
 def index_option(function: F) -> F:
     """Add --index."""
     return click.option(
@@ -22,7 +53,7 @@ def index_option(function: F) -> F:
         "index_dir",
         metavar="DIR",
         envvar="RETRIEVE_INDEX",
-        type=click.Path(path_type=Path, readable=False),  # what is wrong with it, its opening says with the remedy
+        type=NamedPath(path_type=Path, readable=False),  # what is wrong with it, its opening says with the remedy
         help=f"The index. Default: $RETRIEVE_INDEX, else the nearest {DEFAULT_INDEX} here or in a folder above.",
     )(function)
 
@@ -45,8 +76,13 @@ def picture_limit_options(function: F) -> F:
         function
     )
     return click.option(
-        "--max-megapixels", default=100.0, show_default=True, help="Refuse larger pictures.", type=click.FloatRange(0)
+        "--max-megapixels", default=100.0, show_default=True, help="Refuse larger pictures.", type=NumberRange(0)
     )(function)
+
+
+def typed(ctx: click.Context, *names: str) -> list[str]:
+    """Those of the parameters that stand in the command itself, and are not left to the environment or a default."""
+    return [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 def find_index(index_dir: Path | None) -> Path:

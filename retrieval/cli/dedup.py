@@ -7,7 +7,17 @@ from pathlib import Path
 
 import click
 
-from retrieval.cli.common import device_option, find_index, index_option, json_option, on_one_line, print_json
+from retrieval.cli.common import (
+    NamedPath,
+    NumberRange,
+    device_option,
+    find_index,
+    index_option,
+    json_option,
+    on_one_line,
+    print_json,
+    typed,
+)
 from retrieval.cli.progress import ProgressLine
 from retrieval.encoder.backbones import DEFAULT_MODEL
 from retrieval.engine import SearchEngine
@@ -15,17 +25,17 @@ from retrieval.results import Duplicate
 
 
 @click.command("dedup")
-@click.argument("gallery", required=False, type=click.Path(path_type=Path, readable=False))
+@click.argument("gallery", required=False, type=NamedPath(path_type=Path, readable=False))
 @index_option
-@click.option(
-    "--score", default=0.98, show_default=True, type=click.FloatRange(0, 1), metavar="S", help="Lowest cosine."
-)
+@click.option("--score", default=0.98, show_default=True, type=NumberRange(0, 1), metavar="S", help="Lowest cosine.")
 @click.option("--others", is_flag=True, help="Print the paths of all but the first of each group, and nothing else.")
 @click.option("-0", "--null", "null_ended", is_flag=True, help="End each path with NUL instead of a line break.")
 @click.option("--model", metavar="NAME|DIR", help="What looks at GALLERY. Default: the default model.")
 @device_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     gallery: Path | None,
     index_dir: Path | None,
     score: float,
@@ -47,7 +57,7 @@ def command(
     """
     if others and as_json:
         raise click.UsageError("--others and --json exclude each other")
-    if gallery is not None and index_dir is not None:
+    if gallery is not None and typed(ctx, "index_dir"):
         raise click.UsageError("GALLERY and --index exclude each other")
     with _opened(gallery, index_dir, model, device) as engine:
         groups = engine.duplicates(score)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from retrieval.cli.common import device_option, json_option, on_one_line, picture_limit_options, print_json
+from retrieval.cli.common import (
+    NamedPath,
+    device_option,
+    json_option,
+    on_one_line,
+    output_file,
+    picture_limit_options,
+    print_json,
+)
 from retrieval.evaluation.pictures import EvaluationProgress
 from retrieval.evaluation.protocol import EvaluationOptions, evaluate
 from retrieval.images import DecodeLimits
@@ -19,12 +27,20 @@ _REDRAW_EVERY_S = 0.1
 
 
 @click.command("evaluate")
-@click.option("--queries", required=True, metavar="Q", help="Labelled pictures to search for.")
+@click.option("--queries", required=True, type=NamedPath(), metavar="Q", help="Labelled pictures to search for.")
 @click.option("--index", "index_dir", metavar="DIR", help="The index to search in, with its own model.")
 @click.option("--model", metavar="NAME|DIR", help="The encoder, instead of an index; see `retrieve models`.")
-@click.option("--gallery", metavar="G", help="With --model: labelled pictures to search in; may be Q itself.")
+@click.option(
+    "--gallery", type=NamedPath(), metavar="G", help="With --model: labelled pictures to search in; may be Q itself."
+)
 @click.option("--compare", metavar="NAME|DIR", help="A second encoder on the same pictures, with a paired test.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Write a report.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=output_file,
+    metavar="FILE.html",
+    help="Write a report.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Cores to use. Default: all.")
 @device_option
 @picture_limit_options
@@ -54,7 +70,7 @@ def command(
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 done, but pictures were skipped.
     """
-    _check_usage(index_dir, model, gallery, report)
+    _check_usage(index_dir, model, gallery)
     options = EvaluationOptions(device, threads, DecodeLimits(max_megapixels, allow_truncated))
     with _Counter() as counter:
         found = evaluate(
@@ -81,7 +97,7 @@ def command(
     return SKIPPED if found.skipped else 0
 
 
-def _check_usage(index_dir: str | None, model: str | None, gallery: str | None, report: Path | None) -> None:
+def _check_usage(index_dir: str | None, model: str | None, gallery: str | None) -> None:
     """Refuse what cannot be meant, before minutes are spent on it."""
     if index_dir is not None and model is not None:
         raise click.UsageError("--index and --model exclude each other; --compare names a second model")
@@ -91,8 +107,6 @@ def _check_usage(index_dir: str | None, model: str | None, gallery: str | None, 
         raise click.UsageError("name an index with --index, or a model and a gallery with --model and --gallery")
     if model is not None and gallery is None:
         raise click.UsageError("--model needs --gallery, the pictures to search in; it may be the same as --queries")
-    if report is not None and not report.absolute().parent.is_dir():
-        raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}; make it first")
 
 
 def _print(report: EvaluationReport) -> None:

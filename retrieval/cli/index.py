@@ -8,6 +8,7 @@ import click
 from indexer.catalog import has_catalog
 from retrieval.cli.common import (
     DEFAULT_INDEX,
+    NamedPath,
     device_option,
     index_option,
     json_option,
@@ -31,11 +32,11 @@ _SHOWN_SKIPS = 20
 
 
 @click.command("index")
-@click.argument("gallery", type=click.Path(path_type=Path, readable=False))
+@click.argument("gallery", type=NamedPath(path_type=Path, readable=False))
 @index_option
 @click.option("--model", metavar="NAME|DIR", help="The encoder of a new index; see `retrieve models`.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Cores to use. Default: all.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Pictures encoded at once.")
+@click.option("--batch-size", type=click.IntRange(1, 1024), metavar="N", help="Pictures encoded at once.")
 @device_option
 @click.option("--allow-removals", is_flag=True, help="Remove what has vanished, even if it is most of the gallery.")
 @click.option("--no-remove", is_flag=True, help="Keep pictures that have vanished from the gallery.")
@@ -57,7 +58,7 @@ def command(
     key_prefix: str | None,
     recipe: str | None,
     recall: float | None,
-    memory: str | None,
+    memory: int | None,
     max_megapixels: float,
     allow_truncated: bool,
     as_json: bool,

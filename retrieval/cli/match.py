@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from retrieval.calibration import compare, find_matcher
 from retrieval.cli.common import (
+    NumberRange,
     device_option,
     index_option,
     json_option,
     nearest_index,
     picture_limit_options,
     print_json,
+    typed,
 )
 from retrieval.embedder import Embedder
 from retrieval.encoder.runtime import DEFAULT_MODEL, open_encoder
@@ -30,7 +31,7 @@ from retrieval.results import MatchResult
     "--threshold",
     "false_accept_rate",
     metavar="RATE",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     help="Decide, at the score that this share of pairs of different products reaches at most.",
 )
 @device_option
@@ -61,7 +62,7 @@ def command(
 
     Exit codes: 0 done, whatever the answer, 1 failed, 2 usage.
     """
-    if model is not None and context.get_parameter_source("index_dir") is ParameterSource.COMMANDLINE:
+    if model is not None and typed(context, "index_dir"):
         raise click.UsageError("--model and --index exclude each other: an index brings its own model")
     limits = DecodeLimits(max_megapixels, allow_truncated)
     index = None if model is not None else index_dir or nearest_index()

@@ -18,7 +18,7 @@ def command(
     index_dir: Path | None,
     recipe: str | None,
     recall: float | None,
-    memory: str | None,
+    memory: int | None,
     threads: int | None,
     as_json: bool,
 ) -> None:

@@ -6,9 +6,19 @@ from typing import Any, TypeVar
 import click
 
 from indexer.compaction import Compaction
-from retrieval.cli.common import human_bytes, print_json
+from indexer.errors import RecipeError
+from indexer.recipe import read_memory
+from retrieval.cli.common import NumberRange, human_bytes, print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _memory(ctx: click.Context, param: click.Parameter, said: str | None) -> int | None:
+    try:
+        return None if said is None else read_memory(said)
+    except RecipeError as error:
+        raise click.BadParameter(str(error)) from error
+
 
 _OPTIONS = (
     click.option(
@@ -18,11 +28,13 @@ _OPTIONS = (
     ),
     click.option(
         "--recall",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=NumberRange(0, 1, min_open=True),
         metavar="R",
         help="Of the true ten nearest, the share to find. At first: 0.95.",
     ),
-    click.option("--memory", metavar="SIZE", help="What the first stage of a search may take, such as 4GB."),
+    click.option(
+        "--memory", callback=_memory, metavar="SIZE", help="What the first stage of a search may take, such as 4GB."
+    ),
 )
 
 

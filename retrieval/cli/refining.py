@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 import click
 
 from retrieval.answer import Refinements
+from retrieval.cli.common import NumberRange
 from retrieval.records import Box, read_sides
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SCORE = click.FloatRange(-1, 1)
+_SCORE = NumberRange(-1, 1)
 
 
 _OPTIONS = {
@@ -22,7 +23,7 @@ _OPTIONS = {
     "min_score": click.option("--min-score", type=_SCORE, metavar="S", help="Leave out hits with a lower cosine."),
     "min_probability": click.option(
         "--min-probability",
-        type=click.FloatRange(0, 1),
+        type=NumberRange(0, 1),
         metavar="P",
         help="Leave out hits less likely to show the same product; for a calibrated model.",
     ),
@@ -33,7 +34,7 @@ _OPTIONS = {
     "unlike": click.option("--unlike", multiple=True, metavar="KEY", help="And not like this. Repeatable."),
     "dedup": click.option(
         "--dedup",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=NumberRange(0, 1, min_open=True),
         metavar="S",
         help="Leave out a hit whose cosine to a better one is at least this, such as 0.98.",
     ),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.common import json_option, on_one_line, print_json
+from retrieval.cli.common import NamedPath, json_option, on_one_line, print_json
 from retrieval.cli.progress import ProgressLine
 from retrieval.cli.stopping import INTERRUPTED, StopRequest
 from retrieval.cli.training import training_options, training_settings
@@ -20,7 +20,7 @@ _SHOWN_SKIPS = 20
 
 
 @click.command("train")
-@click.argument("source")
+@click.argument("source", type=NamedPath())
 @click.option("--out", required=True, metavar="DIR", help="The model directory to make.")
 @click.option(
     "--from",

@@ -96,10 +96,9 @@ def test_the_commands(index: Path, demo_gallery: Path) -> None:
 
 def test_a_recipe_that_can_never_be_is_refused_before_a_picture_is_looked_at(gallery: Path, tmp_path: Path) -> None:
     index = tmp_path / "new"
-    for wrong in (("--recipe", "nonsense"), ("--memory", "lots")):
-        done = retrieve("index", gallery, "--model", MODEL, *wrong, "--index", index)
-        assert (done.returncode, wrong[1] in done.stderr) == (1, True), done.stderr
-        assert retrieve_json("info", "--index", index)["images"] == 0
+    done = retrieve("index", gallery, "--model", MODEL, "--recipe", "nonsense", "--index", index)
+    assert (done.returncode, "nonsense" in done.stderr) == (1, True), done.stderr
+    assert retrieve_json("info", "--index", index)["images"] == 0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_a_recipe_that_can_never_be_is_refused_before_a_picture_is_looked_at(gal
         (("--recipe", "nonsense"), 1, "'nonsense' is none that FAISS takes for 1280 values"),
         (("--recipe", "IVF4096,SQ8"), 1, "learns from at least 159744 vectors, 100 are there"),
         (("--recall", "1.5"), 2, "--recall"),
-        (("--memory", "lots"), 1, "memory 'lots' is no size"),
+        (("--memory", "lots"), 2, "memory 'lots' is no size"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
