@@ -83,7 +83,7 @@ def failures_section(failures: Iterable[Failure]) -> str:
 
 def captioned(
     kind: str,
-    source: str | NDArray[np.uint8],
+    source: str | bytes | NDArray[np.uint8],
     label: str,
     place: str,
     *,
@@ -94,7 +94,7 @@ def captioned(
 
     Args:
         kind: a class of the style sheet: "query", "wrong", "right" or "".
-        source: a path or (H, W, 3) uint8.
+        source: a path, a file's bytes, or (H, W, 3) uint8.
         label: the line that stands out; "" leaves out both.
         place: the line below.
         name: what the picture is called; None stands for the last part of the path, or `label`.
@@ -133,7 +133,7 @@ def _sighting(kind: str, seen: Sighting) -> str:
     return captioned(kind, seen.path, seen.label, place, name=seen.key, box=seen.box)
 
 
-def _thumbnail(source: str | NDArray[np.uint8], box: Box | None) -> str:
+def _thumbnail(source: str | bytes | NDArray[np.uint8], box: Box | None) -> str:
     picture = Image.fromarray(images.decode(source, min_side_px=THUMBNAIL_PX, box=box, limits=LENIENT))
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     buffer = io.BytesIO()

@@ -42,13 +42,13 @@ class SheetRow:
     r"""One query and what it found.
 
     Attributes:
-        query: the query picture, as a path or an image.
+        query: the query picture, as a path, an image, or a file's bytes.
         hits: best first: a hit as a path or an image (None if it has no file) and its caption. A caption is one line or
             two, of which the first stands out ("0.873\nshoes/red.jpg"); a line that is too long loses its middle.
         caption: the query's caption; None stands for its file name.
     """
 
-    query: str | Path | Image.Image
+    query: str | Path | bytes | Image.Image
     hits: Sequence[tuple[str | Path | Image.Image | None, str]] = field(default_factory=tuple)
     caption: str | None = None
 
@@ -134,7 +134,7 @@ def hits_within(width_px: int) -> int:
 
 
 class _Cell(NamedTuple):
-    picture: str | Path | Image.Image | None
+    picture: str | Path | bytes | Image.Image | None
     lines: list[str]
     is_query: bool
 
@@ -143,7 +143,7 @@ def _cells(row: SheetRow) -> list[_Cell]:
     if row.caption is not None:
         lines = _lines(row.caption)
     else:
-        lines = ["query" if isinstance(row.query, Image.Image) else Path(row.query).name]
+        lines = [Path(row.query).name if isinstance(row.query, str | Path) else "query"]
     return [_Cell(row.query, lines, True), *(_Cell(picture, _lines(text), False) for picture, text in row.hits)]
 
 
@@ -180,7 +180,7 @@ def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, font: Font, corner
         draw.text((left, baseline), _shortened(line, font), fill=PALE_INK if number else INK, font=font)
 
 
-def _fitted(picture: str | Path | Image.Image | None) -> Image.Image:
+def _fitted(picture: str | Path | bytes | Image.Image | None) -> Image.Image:
     """The picture in RGB, scaled to touch the tile's inset; small ones are enlarged, so that all are seen alike."""
     if picture is None:
         raise PictureError("has no file")

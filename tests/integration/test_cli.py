@@ -12,9 +12,11 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+from click.testing import CliRunner
 
 from commands import RETRIEVE, retrieve, retrieve_json
 from reading_html import Tags
+from retrieval.cli import app
 from retrieval.engine import SearchEngine
 
 MODEL = "efficientnet_lite0"
@@ -127,6 +129,76 @@ def test_a_sheet_shows_queries_and_hits(index: Path, gallery: Path, tmp_path: Pa
     assert retrieve("query", gallery / "apple", "-k", "3", "--sheet", sheet, "--index", index).returncode == 0
     with PIL.Image.open(sheet) as drawn:
         assert drawn.width > 3 * 100
+
+
+def test_standard_input_is_drawn_as_what_it_held(index: Path, gallery: Path, tmp_path: Path) -> None:
+    sheet, page, held = tmp_path / "hits.png", tmp_path / "hits.html", (gallery / APPLE).read_bytes()
+    drawn = ("-k", "1", "--index", index, "--sheet", sheet, "--html", page)
+    assert retrieve("query", "-", *drawn, stdin=held).returncode == 0
+    tags = Tags()
+    tags.feed(page.read_text("utf-8"))
+    assert len(tags.sources) == 2
+    assert "standard input" in tags.texts
+    with PIL.Image.open(sheet) as alone:
+        height_px = alone.height
+    assert retrieve("query", "-", gallery / APPLE, *drawn, stdin=held).returncode == 0
+    with PIL.Image.open(sheet) as both:
+        assert both.height > 1.5 * height_px
+
+
+def test_a_heading_stands_where_several_were_asked_for(index: Path, gallery: Path, tmp_path: Path) -> None:
+    asked = retrieve("query", tmp_path / "gone.png", gallery / APPLE, "-k", "1", "--index", index)
+    assert asked.stdout == f"{gallery / APPLE}:\n1.000  {gallery / APPLE}\n"
+
+
+def test_an_index_of_the_environment_stands_back(index: Path, gallery: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "RETRIEVE_INDEX": str(index)}
+    listed = retrieve("dedup", gallery, "--model", MODEL, env=environment, cwd=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    asked = retrieve("query", gallery / APPLE, "--url", "nowhere", env=environment)
+    assert "nowhere has not answered" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("query", ""), "the name is empty"),
+        (("query", "x.png", "--url", ""), "--url is empty"),
+        (("query", "x.png", "--api-key", "k"), "name it with --url"),
+        (("query", "x.png", "--url", "u", "--device", "cpu"), "--url excludes"),
+        (("query", "x.png", "--url", "u", "--max-megapixels", "9"), "--url excludes"),
+        (("query", "x.png", "--url", "u", "--allow-truncated"), "--url excludes"),
+        (("query", "x.png", "--url", "u", "--index", "i"), "--url excludes"),
+        (("query", "--like", "k", "--box", "1,1,9,9"), "name an IMAGE"),
+        (("query", "--like", "k", "--crops"), "name an IMAGE"),
+        (("query", "x.png", "--sheet", "s.txt"), "use one of .jpeg"),
+        (("query", "x.png", "--sheet", "gone/s.png"), "there is no folder"),
+        (("query", "x.png", "--html", "gone/h.html"), "there is no folder"),
+        (("query", "x.png", "--min-score", "nan"), "'nan' is not a number"),
+        (("query", "x.png", "--min-probability", "nan"), "'nan' is not a number"),
+        (("query", "x.png", "--dedup", "nan"), "'nan' is not a number"),
+        (("query", "x.png", "--max-megapixels", "nan"), "'nan' is not a number"),
+        (("query", "x.png", "--max-megapixels", "inf"), "'inf' is not a number"),
+        (("match", "a.png", "b.png", "--threshold", "nan"), "'nan' is not a number"),
+        (("dedup", "--score", "nan"), "'nan' is not a number"),
+        (("dedup", ""), "the name is empty"),
+        (("index", ""), "the name is empty"),
+        (("index", "x", "--index", ""), "the name is empty"),
+        (("index", "x", "--recall", "nan"), "'nan' is not a number"),
+        (("index", "x", "--memory", "foo"), "memory 'foo' is no size"),
+        (("index", "x", "--batch-size", "100000000"), "--batch-size"),
+        (("train", "", "--out", "m"), "the name is empty"),
+        (("evaluate", "--queries", "", "--index", "i"), "the name is empty"),
+        (("evaluate", "--queries", "q", "--index", "i", "--report", "gone/r.html"), "there is no folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    arguments: tuple[str, ...], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app.retrieve, arguments)
+    assert (done.exit_code, why in done.output) == (2, True), done.output
 
 
 def test_new_skips_are_exit_3_once(tmp_path: Path, gallery: Path) -> None:

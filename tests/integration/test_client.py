@@ -315,3 +315,25 @@ def test_the_command_asks_a_server(served: Served, pristine: Path, demo_gallery:
     assert "cannot be reached" in gone.stderr
     assert_one_line(gone.stderr)
     assert retrieve("query", demo_gallery / APPLE, "--url", served.url, "--index", pristine).returncode == 2
+
+
+def test_a_picture_that_fails_there_leaves_the_others_their_answers(
+    served: Served, demo_gallery: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(21_000_000))
+    names = [tmp_path / "bad.png", demo_gallery / APPLE, tmp_path / "large.png"]
+    done = retrieve("query", *names, "-k", "1", "--url", served.url)
+    assert done.returncode == 1
+    first, last = done.stderr.splitlines()
+    assert first == f"retrieve: {names[0]}: not a picture (unknown format)"
+    assert last.startswith(f"retrieve: {names[2]}: the body is larger than")
+    assert done.stdout.startswith(f"{names[1]}:\n0.99")
+
+
+@pytest.mark.parametrize("wish", [("-k", "20000"), ("--expand", "101"), ("--box=-1,-1,30,30",)], ids=" ".join)
+def test_what_a_server_does_not_take_is_one_line(served: Served, demo_gallery: Path, wish: tuple[str, ...]) -> None:
+    done = retrieve("query", demo_gallery / APPLE, *wish, "--url", served.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr)
+    assert f"retrieve: {served.url} answered 422: {wish[0].strip('-').partition('=')[0]}: " in done.stderr
