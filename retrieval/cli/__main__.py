@@ -1,5 +1,5 @@
 """`python -m retrieval.cli`: the same as `retrieve`."""
 
-from retrieval.cli.app import main
+from retrieval.cli import main
 
 main()

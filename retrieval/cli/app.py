@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from indexer.errors import IndexerError
-from retrieval.cli.stopping import INTERRUPTED
+from retrieval.cli.stopping import INTERRUPTED, Interrupts
 from retrieval.errors import RetrievalError
 
 FAILED = 1
@@ -71,8 +71,8 @@ def retrieve() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run `retrieve`; every error ends as one line on standard error and an exit code."""
+def run(arguments: list[str] | None, interrupts: Interrupts) -> int:
+    """Run `retrieve` with the streams of this process, and return its exit code."""
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
@@ -81,12 +81,13 @@ def main(arguments: list[str] | None = None) -> None:
     log = logging.getLogger("retrieval")
     log.addHandler(notices)
     log.setLevel(logging.INFO)
-    sys.exit(_run(arguments))
+    return _run(arguments, interrupts)
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str] | None, interrupts: Interrupts) -> int:
     try:
-        outcome: Any = retrieve.main(arguments, prog_name="retrieve", standalone_mode=False)
+        with interrupts:
+            outcome: Any = retrieve.main(arguments, prog_name="retrieve", standalone_mode=False)
         sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""How do Ctrl-C and a polite kill end an indexing run? The first where it is whole, the second there and then."""
+"""How does Ctrl-C end a command? At once; an indexing run, where it is whole, and by the second there and then."""
 
 import os
 import signal
@@ -7,6 +7,31 @@ from types import FrameType, TracebackType
 from typing import Self
 
 INTERRUPTED = 130  # the shells' convention for Ctrl-C
+
+
+class Interrupts:
+    """Notes Ctrl-C, which goes on to raise KeyboardInterrupt; as a context manager, so does an error after it.
+
+    A library that is interrupted while it is imported raises ImportError, or whatever else.
+    """
+
+    def __init__(self) -> None:
+        self._is_noted = False
+
+    def __enter__(self) -> Self:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind `nohup`
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_noted and isinstance(error, Exception):
+            raise KeyboardInterrupt from error
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_noted = True
+        raise KeyboardInterrupt
 
 
 class StopRequest:
@@ -48,4 +73,7 @@ class StopRequest:
             os._exit(INTERRUPTED)
         self._is_asked = True
         if not self._is_checked:
+            former = self._former[signal.SIGINT]
+            if callable(former):
+                former(number, frame)  # which notes it
             raise KeyboardInterrupt

@@ -311,8 +311,8 @@ def test_names_with_line_breaks_stay_on_their_line(tmp_path: Path, gallery: Path
 
 def test_a_query_on_a_cpu_loads_neither_torch_nor_timm(index: Path, gallery: Path) -> None:
     code = (
-        "import sys; from retrieval.cli.app import _run;"
-        f"code = _run(['query', {str(gallery / APPLE)!r}, '--index', {str(index)!r}]);"
+        "import sys; from retrieval.cli.app import run; from retrieval.cli.stopping import Interrupts;"
+        f"code = run(['query', {str(gallery / APPLE)!r}, '--index', {str(index)!r}], Interrupts());"
         "print(code, sorted({'torch', 'torchvision', 'timm', 'pyarrow'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
