@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,6 +22,7 @@ from retrieval.cli.common import (
 from retrieval.cli.progress import ProgressLine
 from retrieval.encoder.backbones import DEFAULT_MODEL
 from retrieval.engine import SearchEngine
+from retrieval.records import Skipped
 from retrieval.results import Duplicate
 
 
@@ -59,10 +61,11 @@ def command(
         raise click.UsageError("--others and --json exclude each other")
     if gallery is not None and typed(ctx, "index_dir"):
         raise click.UsageError("GALLERY and --index exclude each other")
-    with _opened(gallery, index_dir, model, device) as engine:
+    with _opened(gallery, index_dir, model, device) as (engine, skipped):
         groups = engine.duplicates(score)
     if as_json:
-        print_json({"score": score, "groups": [[one.to_dict() for one in group] for group in groups]})
+        said: dict[str, Any] = {"score": score, "groups": [[one.to_dict() for one in group] for group in groups]}
+        print_json(said if gallery is None else said | {"skipped": [skip.to_dict() for skip in skipped]})
         return
     end = "\0" if null_ended else "\n"
     for number, group in enumerate(groups):
@@ -77,11 +80,13 @@ def _line(one: Duplicate, only_path: bool) -> str:
 
 
 @contextmanager
-def _opened(gallery: Path | None, index_dir: Path | None, model: str | None, device: str) -> Iterator[SearchEngine]:
-    """The index, or one of the gallery that is gone afterwards."""
+def _opened(
+    gallery: Path | None, index_dir: Path | None, model: str | None, device: str
+) -> Iterator[tuple[SearchEngine, list[Skipped]]]:
+    """The index, or one of the gallery that is gone afterwards, with what could not be looked at."""
     if gallery is None:
         with SearchEngine.open(find_index(index_dir), model=model, device=device) as engine:
-            yield engine
+            yield engine, []
         return
     with (
         tempfile.TemporaryDirectory(prefix="retrieve-dedup-") as folder,
@@ -92,4 +97,4 @@ def _opened(gallery: Path | None, index_dir: Path | None, model: str | None, dev
         progress.close()
         for skip in report.skipped:
             click.echo(f"skipped {on_one_line(skip.key)}: {skip.reason}", err=True)
-        yield engine
+        yield engine, report.skipped

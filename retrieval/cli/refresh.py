@@ -70,8 +70,8 @@ def command(
 
     Exit codes: 0 done, 1 failed, 2 usage, 5 the candidate did not pass the gate, and the index stays with its model.
     """
-    os.nice(_NICENESS)  # searches go first
     settings = training_settings(given)
+    os.nice(_NICENESS)  # searches go first
     options = ModelOptions(settings["device"], settings.get("threads"), None, settings["limits"])
     folder = find_index(index_dir)
     with StopRequest() as stop, ProgressLine() as line:

@@ -95,4 +95,7 @@ def _augmentation(given: tuple[str, ...]) -> Any:
             values[name] = float(value)
         except ValueError:
             raise click.UsageError(f"--augment {text}: {value!r} is no number; write for instance {name}=0.2") from None
-    return Augmentation(**values)
+    try:
+        return Augmentation(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

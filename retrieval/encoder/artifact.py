@@ -97,7 +97,9 @@ def prepare_model(model: str | os.PathLike[str]) -> Artifact:
     for folder in places:
         if (artifact := read_artifact(folder, expected)) is not None:
             return artifact
-    _logger.info("preparing %s for this machine; this happens once and takes some ten seconds", reference.name)
+    is_known = reference.kind != "library"  # torch says so of the others, and takes seconds to import
+    doing = "preparing %s" if is_known else "looking for %s in torchvision and timm, to prepare it"
+    _logger.info(f"{doing} for this machine; this happens once and takes some ten seconds", reference.name)
     target = reference.address
     for folder in places:
         try:

@@ -188,6 +188,7 @@ def test_an_index_of_the_environment_stands_back(index: Path, gallery: Path, tmp
         (("index", "x", "--memory", "foo"), "memory 'foo' is no size"),
         (("index", "x", "--batch-size", "100000000"), "--batch-size"),
         (("train", "", "--out", "m"), "the name is empty"),
+        (("refresh", "--index", "x", "--augment", "flip=nan"), "flip is nan"),
         (("evaluate", "--queries", "", "--index", "i"), "the name is empty"),
         (("evaluate", "--queries", "q", "--index", "i", "--report", "gone/r.html"), "there is no folder"),
     ],
@@ -236,6 +237,7 @@ def test_another_model_is_refused_with_both_names(index: Path, gallery: Path) ->
 def test_remove_takes_keys_and_names_the_unknown(index: Path) -> None:
     assert retrieve("remove", APPLE, "car/noto.png", "--index", index).stdout.startswith("2 removed")
     assert retrieve_json("info", "--index", index)["images"] == 10
+    assert retrieve_json("remove", "car/fluent.webp", "--index", index) == {"removed": 1, "generation": 3}
     unknown = retrieve("remove", "nobody", "--index", index)
     assert unknown.returncode == 1
     assert_one_line(unknown.stderr)

@@ -46,6 +46,9 @@ def test_a_gallery_is_looked_at_and_left_as_it_is(doubled: Path, tmp_path: Path)
     named = [[line.split("  ", 1)[1] for line in group] for group in (first, second)]
     assert named == [[str(doubled / key) for key in group] for group in EXPECTED]
     assert "skipped broken.jpg" in listed.stderr
+    said = retrieve_json("dedup", doubled, "--score", "0.95", "--model", MODEL, cwd=tmp_path)
+    assert [one["key"] for one in said["skipped"]] == ["broken.jpg"]
+    assert len(said["groups"]) == 2
     assert sorted(tmp_path.rglob("*")) == before
 
 
