@@ -38,10 +38,10 @@ def engine(tmp_path: Path) -> Iterator[SearchEngine]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A disk of 1.2 megabytes: a hundred pictures and the log that they are written through fit."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", folder], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("mounting a small disk takes root")
     yield folder
