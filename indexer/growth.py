@@ -20,7 +20,7 @@ from indexer.open_segment import Allowed, OpenSegment, tuning_for
 from indexer.rescoring import score_again
 from indexer.segments import only, with_threads
 from indexer.tail import Tail
-from indexer.vectors import Ids, Mask, Neighbors, Vectors, rows_of
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, is_marked, rows_of
 
 _log = logging.getLogger(__name__)
 _LEAST_TO_BEGIN = 1024  # newcomers: fewer are compared in no time, and the lists take memory
@@ -95,7 +95,7 @@ class Grown:
 
     Attributes:
         ids: (N,) ascending, by place in the lists.
-        is_visible: (N,) whether this generation has that picture.
+        is_visible: (N,) whether this generation has that picture, and finds it here.
         segments: that are not in the lists.
         tail: the part of it that is not.
         has_more: whether another refresh brings in more.
@@ -118,7 +118,7 @@ class Grown:
             None where the lists find fewer than k, or take longer than to compare all that may be found.
         """
         if allowed is not None:
-            way = self._way(k, *allowed.rows(self.ids))
+            way = self._way(k, *_selected(self.is_visible & is_marked(allowed.mask, self.ids)))
         else:
             way = self._usual_way if k <= RECALL_K else self._way(k, *self._all)
         if way is None:
@@ -135,7 +135,7 @@ class Grown:
     @cached_property
     def _all(self) -> tuple[Any, int]:
         """A selector of the places of all pictures of this generation, and how many these are."""
-        return only(self.is_visible), int(np.count_nonzero(self.is_visible))
+        return _selected(self.is_visible)
 
     @cached_property
     def _usual_way(self) -> "Way | None":
@@ -144,6 +144,11 @@ class Grown:
 
     def _way(self, k: int, selector: Any, count: int) -> "Way | None":
         return self.lists.way(k, count / len(self.ids), selector)
+
+
+def _selected(places: Mask) -> tuple[Any, int]:
+    """A selector of the places at which a mask is true, and how many these are."""
+    return only(places), int(np.count_nonzero(places))
 
 
 class Way(NamedTuple):
@@ -179,6 +184,8 @@ class Lists:
         self._sources: list[NDArray[np.float16]] = []  # newcomers' vectors, as segments or this memory hold them
         self._places = np.empty((_LEAST_ROOM, 2), np.int32)  # of each newcomer, which source and which row of it
         self._segments: set[int] = set()  # whose pictures are all here
+        self._outside: set[int] = set()  # segments of which some pictures can never be here
+        self._given_up = np.empty(0, np.intp)  # places of those that came before: they are found in their segment
 
     @property
     def ids(self) -> Ids:
@@ -202,21 +209,26 @@ class Lists:
             if one.segment.segment_id in self._segments:
                 continue
             is_full = is_full or self._count >= most  # whoever comes later must not come in before
-            if not self._take_segment(one, is_full=is_full):
+            if one.segment.segment_id in self._outside or not self._take_segment(one, is_full=is_full):
                 left.append(one)
         return left, is_full
 
     def _take_segment(self, one: OpenSegment, *, is_full: bool) -> bool:
         """Whether all pictures of a segment are here now; the vectors move, of those that came through the tail.
 
-        One of which some came is taken whatever its size, or else these would be found twice.
+        One of which some came is taken whatever its size. Where that cannot be, others of it having lower ids than what
+        is here, it stays outside, and those that came are given up. Else these would be found twice.
         """
         rows = np.flatnonzero(~np.isin(one.segment.ids, one.removed))
         ids = one.segment.ids[rows]
         is_new = ids > self.ids[-1]
         is_here, at = rows_of(self.ids, ids[~is_new])
         can_wait = not len(at) and (is_full or len(ids) > _MOST_OF_A_SEGMENT)
-        if can_wait or not is_here.all():
+        if can_wait:
+            return False
+        if not is_here.all():
+            self._outside.add(one.segment.segment_id)
+            self._given_up = np.union1d(self._given_up, at)
             return False
         stored = one.segment.stored
         with self._gate.writing():
@@ -276,6 +288,7 @@ class Lists:
         else:
             is_visible[: len(before.is_visible)] = before.is_visible
             is_visible[rows_of(self.ids, removed)[1]] = False
+        is_visible[self._given_up] = False
         return is_visible
 
     def way(self, k: int, share: float, selector: Any) -> Way | None:

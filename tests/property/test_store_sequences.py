@@ -17,10 +17,11 @@ import indexer.growth
 import indexer.open_segment
 import indexer.recipe
 import indexer.sealing
+from damage import flip
 from indexer.backup import backup
 from indexer.changes import NO_PICTURE, Attributes, Changes, Put
 from indexer.errors import RecipeError
-from indexer.integrity import verify
+from indexer.integrity import salvage, verify
 from indexer.lookup import Picture
 from indexer.ranking import Wanted, rank
 from indexer.settings import SearchSettings
@@ -183,6 +184,24 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def seal(self) -> None:
         indexer.sealing.seal(self.writer._catalog, self.writer.index_dir, self.writer.space)
+
+    @rule(number=st.integers(0, 4), row=st.integers(0, 5))
+    def damage_and_repair(self, number: int, row: int) -> None:
+        """A segment goes back into the catalog, without one of its vectors, which is embedded again."""
+        segments = [one.segment for one in self.writer.snapshot.segments]
+        if not segments:
+            return
+        damaged = segments[number % len(segments)]
+        behind = 8 * (1 + len(damaged.ids))  # bytes, of the ids and their number
+        copy = damaged.path.with_name("copy")
+        shutil.copy(damaged.path, copy)
+        flip(copy, -behind - 1 - 2 * DIM * (row % len(damaged.ids)))
+        copy.replace(damaged.path)  # who has the file open still sees it whole
+        salvage(self.writer.index_dir)
+        self.writer.refresh()
+        lost = self.writer.pictures_without_vector()
+        self.writer.commit(Changes(renewals=self.embedded(self.writer.space, lost)))
+        self.run_a_job()  # which removes the damaged file
 
     @rule(recipe=st.sampled_from(["exact", "SQ8", "IVF1,SQ8"]))
     def compact(self, recipe: str) -> None:

@@ -13,6 +13,7 @@ import indexer.open_segment
 import indexer.sealing
 from damage import flip_in_the_middle
 from indexer.changes import Changes
+from indexer.integrity import salvage
 from indexer.settings import SearchSettings
 from indexer.snapshot import Snapshot
 from indexer.store import IndexStore
@@ -208,6 +209,30 @@ def test_vectors_are_held_in_memory_only_until_they_are_sealed(writer: IndexStor
         assert_same_as_compared_one_by_one(reader, snapshot)
     held = reader.snapshot.grown.lists._sources  # type: ignore[union-attr]
     assert [len(source) for source in held] == [0, 120]
+
+
+def test_what_is_sealed_together_with_older_pictures_is_not_found_twice(writer: IndexStore, reader: IndexStore) -> None:
+    add(writer, BASE, BASE + 60)
+    indexer.sealing.seal(writer._catalog, writer.index_dir, writer.space, least_rows=1)
+    add(writer, BASE + 60, BASE + 160)
+    flip_in_the_middle(writer.snapshot.segments[1].segment.path)
+    with writer.job("verify"):
+        salvage(writer.index_dir)  # the sixty are in the catalog again
+        (lost,) = writer.pictures_without_vector()
+        writer.commit(Changes(renewals={lost.id: ROWS[int(lost.key[1:])]}))
+    add(writer, BASE + 160, BASE + 190)
+    reader.refresh()
+    pinned = reader.snapshot
+    assert pinned.grown is not None
+    assert len(pinned.grown.tail.ids) == 59  # behind which others came in
+    assert_same_as_compared_one_by_one(reader)
+    add(writer, BASE + 190, BASE + 200)
+    reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
+    assert_same_as_compared_one_by_one(reader, pinned)
+    remove(writer, *range(BASE, BASE + 60))  # of those that were sealed together all have been in the lists
+    reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
 
 
 def test_a_picture_that_comes_while_others_are_sealed_is_found(
