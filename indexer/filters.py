@@ -1,8 +1,11 @@
 """What does a condition say that a caller has given, as a text or as plain values?"""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from indexer.conditions import (
     MOST_DEPTH,
@@ -55,6 +58,7 @@ def _every_entry(values: Mapping[str, Any], depth: int) -> Condition:
 
 
 def _entry(name: str, value: Any, depth: int) -> Condition:
+    value = _plain(value)
     if name in ("and", "or"):
         if not isinstance(value, Sequence) or not all(isinstance(part, Mapping) for part in value):
             raise FilterError(f'filter: "{name}" is {value!r}; give a list of mappings')
@@ -73,7 +77,7 @@ def _entry(name: str, value: Any, depth: int) -> Condition:
 
 
 def _comparison(name: str, operator: str, operand: Any) -> Condition:
-    operator = SYNONYMS.get(operator, operator)
+    operator, operand = SYNONYMS.get(operator, operator), _plain(operand)
     if operator == "is missing" and isinstance(operand, bool):
         return Missing(name, is_negated=not operand)
     if operator in ("in", "not in"):
@@ -94,8 +98,18 @@ def _values(name: str, values: Any) -> tuple[Value, ...]:
 
 
 def _value(name: str, value: Any) -> Value:
+    value = _plain(value)
     if isinstance(value, str | bool):
         return value
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise FilterError(f"filter: {name}: a whole number of {value.bit_length()} bits; give one up to 1.8e308")
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
     raise FilterError(f"filter: {name}: {value!r} is no text, number, true or false")
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy, or a text of a type of its own such as an enumeration's, as Python's own."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str.__str__(value) if isinstance(value, str) else value

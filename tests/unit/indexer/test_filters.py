@@ -1,5 +1,8 @@
 """A condition is read as it is written, whatever stands in its texts, and what is wrong is named with its place."""
 
+from enum import StrEnum
+
+import numpy as np
 import pytest
 
 from indexer.conditions import MOST_DEPTH, Compare, Condition, Every, Missing, Not, OneOf, Some
@@ -135,6 +138,27 @@ def test_plain_values_say_the_same_as_a_text(values: dict[str, object], text: st
     assert filter_of(values) == read_filter(values) == parse_filter(text)
 
 
+class Size(StrEnum):
+    LARGE = "l"
+
+
+@pytest.mark.parametrize(
+    ("values", "plain"),
+    [
+        ({"a": np.str_("t")}, {"a": "t"}),
+        ({"a": Size.LARGE}, {"a": "l"}),
+        ({"a": np.int64(5)}, {"a": 5}),
+        ({"a": {"<": np.float32(0.5)}}, {"a": {"<": 0.5}}),
+        ({"a": (np.bool_(True), Size.LARGE, np.uint8(1))}, {"a": [True, "l", 1]}),
+        ({"a": {"is missing": np.bool_(False)}}, {"a": {"is missing": False}}),
+    ],
+)
+def test_values_of_numpy_and_of_enumerations_are_plain_ones(
+    values: dict[str, object], plain: dict[str, object]
+) -> None:
+    assert repr(filter_of(values)) == repr(filter_of(plain))  # of equal types, too
+
+
 def test_no_condition_lets_everything_through_and_an_empty_choice_nothing() -> None:
     assert filter_of({}) == Every(())
     assert filter_of({"or": []}) == Some(())
@@ -153,6 +177,8 @@ def test_no_condition_lets_everything_through_and_an_empty_choice_nothing() -> N
         ({"or": {"a": 1}}, "\"or\" is {'a': 1}; give a list of mappings"),
         ({"and": ["a = 1"]}, "\"and\" is ['a = 1']; give a list of mappings"),
         ({"not": [1]}, '"not" is [1]; give a mapping'),
+        ({"price": 10**400}, "price: a whole number of 1329 bits; give one up to 1.8e308"),
+        ({"price": {"<": -(10**9999)}}, "price: a whole number of"),
         ({"price": b"5"}, "price: b'5' is no text"),
     ],
 )
