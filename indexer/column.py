@@ -1,5 +1,6 @@
 """What do pictures have under one field, and which of them meet a comparison? Arrays that grow at their end."""
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ class Column:
     def __init__(self) -> None:
         self._rows = {kind: Growing(np.int32) for kind in _TYPES}
         self._values = {str: Growing(np.int32), float: Growing(np.float64), bool: Growing(np.bool_)}
+        self._behind = {kind: Growing(np.int32) for kind in _TYPES}  # rows where a value of another type comes first
         self._is_of_every_row = dict.fromkeys(_TYPES, True)  # so far: each has exactly one value of that type
         self._code_of: dict[str, int] = {}  # texts are kept as numbers, in the order of their first appearance
         self._incomparable = Growing(np.int32)  # rows with an object or an empty list
@@ -61,14 +63,17 @@ class Column:
         """Add the JSON values of the rows from `first_row` on; None of a row that lacks the field."""
         rows: dict[type, list[int]] = {kind: [] for kind in _TYPES}
         found: dict[type, list[Any]] = {kind: [] for kind in _TYPES}
+        behind: dict[type, list[int]] = {kind: [] for kind in _TYPES}
         incomparable = []
         for row, value in enumerate(values, first_row):
             if value is None:
                 continue
             several = value if isinstance(value, list) else (value,)
             comparable = [
-                float(one) if type(one) is int else one for one in several if isinstance(one, str | int | float)
+                _number(one) if type(one) is int else one for one in several if isinstance(one, str | int | float)
             ]
+            for kind in {type(one) for one in comparable[1:]} - {type(one) for one in comparable[:1]}:
+                behind[kind].append(row)
             for one in comparable:
                 rows[type(one)].append(row)
                 found[type(one)].append(self._code(one) if isinstance(one, str) else one)
@@ -79,6 +84,7 @@ class Column:
             self._is_of_every_row[kind] &= rows[kind] == list(here)
             self._rows[kind].append(rows[kind])
             self._values[kind].append(found[kind])
+            self._behind[kind].append(behind[kind])
         self._incomparable.append(incomparable)
 
     def _code(self, text: str) -> int:
@@ -142,9 +148,19 @@ class Column:
         groups = np.full(count, -1, np.int64)
         taken = 0
         for kind in _TYPES:
-            rows, numbers = self._rows[kind].array, self._values[kind].array
+            rows, numbers, behind = self._rows[kind].array, self._values[kind].array, self._behind[kind].array
             if kind is float:  # of texts and flags, the values are such numbers
                 numbers = np.unique(numbers, return_inverse=True)[1]
+            before = groups[behind]
             groups[rows[::-1]] = numbers[::-1] + taken  # backwards: of a list, the first value stays
+            groups[behind] = before
             taken += int(numbers.max(initial=-1)) + 1
         return groups
+
+
+def _number(whole: int) -> float:
+    """The nearest float; infinite where a whole number is beyond all."""
+    try:
+        return float(whole)
+    except OverflowError:
+        return math.inf if whole > 0 else -math.inf
