@@ -96,16 +96,16 @@ class _Table:
         self._columns = {name: Column() for name in fields}
         self._ids, self._since, self._until = Growing(np.int64), Growing(np.int64), Growing(np.int64)
         self._row_of = Growing(np.int32)  # by picture id, the one of its rows that holds still
-        self._ended = 0
+        self._ended = 0  # rows, since these were read
         self._rows_of: tuple[int, _Places, _Places] | None = None  # of the generation that was asked for last
-        self._answers: OrderedDict[tuple[Condition | str, int], NDArray[Any]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str, int], NDArray[Any]] = OrderedDict()
         rows = connection.execute(f"{_ROWS} WHERE a.until IS NULL OR a.until > ?", (first_generation,))
         while several := rows.fetchmany(_ROWS_AT_ONCE):
             self._append(several)
 
     @property
     def is_wasteful(self) -> bool:
-        """Most rows are of generations gone by."""
+        """Most rows have ended since they were read: a generation that somebody holds on to needs those from before."""
         return self._ended > max(_LEAST_WASTE, len(self._ids.array) // 2)
 
     def advance(self, connection: sqlite3.Connection) -> None:
@@ -137,18 +137,20 @@ class _Table:
         self._row_of.append(np.full(max(0, max(ids) + 1 - len(self._row_of.array)), -1))
         holds = np.array([end is None for end in until])
         self._row_of.array[np.array(ids)[holds]] = first + np.flatnonzero(holds)
-        self._ended += int(np.count_nonzero(~holds))
 
     def meeting(self, condition: Condition, generation: int) -> Mask:
         """See `Columns.meeting`."""
-        return self._kept((condition, generation), lambda: self._by_id(self._holds(condition), False, generation))
+        # by its text: true and 1 are equal in Python, and so are conditions that ask for them
+        wanted = "meeting", repr(condition), generation
+        return self._kept(wanted, lambda: self._by_id(self._holds(condition), False, generation))
 
     def groups(self, field: str, generation: int) -> NDArray[np.int64]:
         """See `Columns.groups`."""
         column, count = self._column(field, 0), len(self._ids.array)
-        return self._kept((field, generation), lambda: self._by_id(column.groups(count), -1, generation))
+        wanted = "groups", field, generation
+        return self._kept(wanted, lambda: self._by_id(column.groups(count), -1, generation))
 
-    def _kept(self, wanted: tuple[Condition | str, int], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def _kept(self, wanted: tuple[str, str, int], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """What was asked for lately, or else is made."""
         if wanted not in self._answers:
             self._answers[wanted] = make()

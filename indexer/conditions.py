@@ -28,7 +28,7 @@ class Compare:
     field: str
     operator: str
     value: Value
-    at: int = dataclasses.field(default=0, compare=False)
+    at: int = dataclasses.field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class OneOf:
     field: str
     values: tuple[Value, ...]
     is_negated: bool = False
-    at: int = dataclasses.field(default=0, compare=False)
+    at: int = dataclasses.field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Missing:
 
     field: str
     is_negated: bool = False
-    at: int = dataclasses.field(default=0, compare=False)
+    at: int = dataclasses.field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

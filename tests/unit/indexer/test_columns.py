@@ -98,6 +98,34 @@ def test_what_a_condition_lets_through(shoes: IndexStore, where: str, keys: str)
     assert keys_meeting(shoes, where) == keys
 
 
+@pytest.mark.parametrize(
+    "wheres", [("x = true", "x = 1"), ("x in (0, 5)", "x in (false, 5)"), ("not x = 0", "not x = false")]
+)
+def test_conditions_that_python_takes_for_equal_have_each_its_answer(
+    store: IndexStore, wheres: tuple[str, str]
+) -> None:
+    values = {"a": 1, "b": True, "c": 0, "d": False, "e": [5, 0, False]}
+    store.commit(Changes(puts=[put(key, VECTOR, metadata={"x": value}) for key, value in values.items()]))
+    asked = [keys_meeting(store, where) for where in wheres]
+    reopened = IndexStore(store.index_dir)
+    assert [keys_meeting(reopened, where) for where in reversed(wheres)] == asked[::-1]
+    assert asked[0] != asked[1]
+    reopened.close()
+
+
+def test_a_type_that_the_field_never_has_is_refused_after_its_equal(shoes: IndexStore) -> None:
+    assert keys_meeting(shoes, "price = 1") == ""
+    with pytest.raises(FilterError, match="price holds numbers, never anything like True"):
+        shoes.meeting(shoes.snapshot, "price = true")
+
+
+def test_whole_numbers_beyond_all_floats_are_larger_than_all(store: IndexStore) -> None:
+    values = {"a": 10**400, "b": -(10**400), "c": 1}
+    store.commit(Changes(puts=[put(key, VECTOR, metadata={"x": value}) for key, value in values.items()]))
+    assert keys_meeting(store, "x > 1e308") == "a"
+    assert keys_meeting(store, "x < 5") == "bc"
+
+
 def test_product_and_label_are_fields_that_metadata_cannot_hide(store: IndexStore) -> None:
     store.commit(
         Changes(puts=[put("a", VECTOR, product_id="p", metadata={"product_id": "q", "key": "k"}), put("b", VECTOR)])
@@ -176,6 +204,16 @@ def test_groups_are_of_one_value(shoes: IndexStore) -> None:
     assert grouped("size") == [["c", "e"], ["d"]]
     assert grouped("tags") == [["a", "e"], ["d"]]  # by the first of several
     assert grouped("product_id") == []
+    shoes.commit(
+        Changes(
+            attributes={key: Attributes(metadata={"x": x}) for key, x in [("a", ["n", 5]), ("b", ["n", 6]), ("c", "n")]}
+        )
+    )
+    shoes.commit(
+        Changes(attributes={key: Attributes(metadata={"x": x}) for key, x in [("d", [5, "n", True]), ("e", [5])]})
+    )
+    pictures = {picture.key: id_ for id_, picture in shoes.pictures(shoes.snapshot, range(1, 10)).items()}
+    assert grouped("x") == [["a", "b", "c"], ["d", "e"]]  # whatever their types
     with pytest.raises(FilterError, match="no picture has a field 'prise'"):
         shoes.groups(shoes.snapshot, "prise")
 
@@ -279,6 +317,23 @@ def test_a_condition_of_one_generation_is_worked_out_once(shoes: IndexStore) -> 
     for number in range(100):
         shoes.meeting(shoes.snapshot, f"price < {number}")
     assert shoes.meeting(shoes.snapshot, "price < 50") is not mask
+
+
+def test_a_generation_that_somebody_holds_does_not_have_everything_read_each_time(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.columns, "_LEAST_WASTE", 2)
+    store.commit(Changes(puts=[put(f"{row}", VECTOR, metadata={"x": 0}) for row in range(9)]))
+    held = store.snapshot
+    for number in range(1, 4):
+        store.commit(Changes(attributes={f"{row}": Attributes(metadata={"x": number}) for row in range(9)}))
+    readings: list[str] = []
+    read_apart = store._catalog.read_apart
+    monkeypatch.setattr(store._catalog, "read_apart", lambda: (readings.append("all"), read_apart())[1])
+    for number in range(3):
+        assert keys_meeting(store, f"x > {number}", held) == ""
+        assert keys_meeting(store, f"x > {number}") == "012345678"
+    assert readings == ["all"]
 
 
 def test_parsing_and_conditions_agree_on_what_is_equal() -> None:
