@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
 from indexer.files import HashingFile, write_whole
-from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, rows_of
+from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, merge_topk, rows_of
 
 SEGMENTS_FOLDER = "segments"
 EXACT_RECIPE = "IDMap,SQfp16"
@@ -123,11 +123,36 @@ class Segment:
         return is_here, self.rows(rows)
 
     def search(self, queries: Vectors, k: int, selector: Any = None) -> Neighbors:
-        """The k nearest vectors of each query, of those that a selector lets through; (Q, k) at most."""
+        """The k nearest vectors of each query, of those that a selector lets through; (Q, k) at most.
+
+        Of equally near ones those with the lowest ids, so that whoever asks for more finds these first.
+        """
+        k = min(k, len(self.ids))
         parameters: Any = faiss.SearchParameters  # its stub does not know that it takes arguments
         # as an argument: some versions of FAISS lose a selector that is assigned to the attribute
         chosen = None if selector is None else parameters(sel=selector)
-        scores, ids = self._index.search(queries, min(k, len(self.ids)), params=chosen)
+        more = self._found(queries, k + 1, chosen)
+        found = Neighbors(more.ids[:, :k], more.scores[:, :k])
+        if more.ids.shape[1] > k:
+            is_cut = (more.scores[:, k] == found.scores[:, -1]) & (more.ids[:, k] != NO_ID)  # between equal ones
+            if is_cut.any():
+                best = self._with_equals(queries[is_cut], k, 2 * k, chosen)
+                found.ids[is_cut], found.scores[is_cut] = best.ids, best.scores
+        return found
+
+    def _with_equals(self, queries: Vectors, k: int, width: int, parameters: Any) -> Neighbors:
+        """See `search`. FAISS keeps any of equal ones: it is asked for more until it has left out none."""
+        more = self._found(queries, width, parameters)
+        found = merge_topk([more], k)
+        is_cut = more.scores[:, -1] == found.scores[:, -1]
+        if width < len(self.ids) and is_cut.any():
+            best = self._with_equals(queries[is_cut], k, 2 * width, parameters)
+            found.ids[is_cut], found.scores[is_cut] = best.ids, best.scores
+        return found
+
+    def _found(self, queries: Vectors, width: int, parameters: Any) -> Neighbors:
+        """What FAISS finds; (Q, width) at most."""
+        scores, ids = self._index.search(queries, min(width, len(self.ids)), params=parameters)
         scores[ids == NO_ID] = -np.inf  # FAISS fills up with the lowest float
         return Neighbors(ids, scores)
 

@@ -80,6 +80,21 @@ def test_equal_scores_come_in_the_order_of_their_ids(store: IndexStore) -> None:
     assert (np.diff(found.ids[0])[exactly_equal] > 0).all()
 
 
+@pytest.mark.parametrize("where", [None, {"is_odd": True}])
+def test_pages_with_equal_scores_repeat_and_lose_nothing(store: IndexStore, where: dict[str, bool] | None) -> None:
+    better, same, worse = unit_rows(3, DIM, seed=0)
+    rows = [same] * 12 + [better] * 8 + list(unit_rows(30, DIM, seed=1)) + [same] * 9 + [worse] * 20
+    store.commit(Changes(puts=[put(f"k{i}", row, metadata={"is_odd": i % 2 == 1}) for i, row in enumerate(rows)]))
+    store.commit(Changes(puts=[put("k79", same, metadata={"is_odd": True})]))
+    queries = np.stack([better + same, same, unit_rows(1, DIM, seed=2)[0]])
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    every = store.search(queries, k=80, where=where)
+    for k in range(1, 50):
+        first = store.search(queries, k, where=where)
+        np.testing.assert_array_equal(first.ids, every.ids[:, :k])
+        np.testing.assert_array_equal(first.scores, every.scores[:, :k])
+
+
 def test_scores_are_cosines_and_descend(store: IndexStore) -> None:
     vectors = unit_rows(30, DIM, seed=0)
     fill(store, vectors)
