@@ -31,15 +31,17 @@ class Gate:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Until it ends nobody else reads or writes."""
-        with self._free:
-            while self._is_writing:
-                self._free.wait()
-            self._is_writing = True
-            while self._readers:
-                self._free.wait()
+        is_mine = False
         try:
+            with self._free:
+                while self._is_writing:
+                    self._free.wait()
+                self._is_writing = is_mine = True
+                while self._readers:
+                    self._free.wait()  # can be interrupted, by Ctrl-C
             yield
         finally:
-            with self._free:
-                self._is_writing = False
-                self._free.notify_all()
+            if is_mine:
+                with self._free:
+                    self._is_writing = False
+                    self._free.notify_all()
