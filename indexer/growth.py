@@ -60,7 +60,7 @@ class Growth:
         base, others = _base_and_others(segments)
         if base is None:
             return None
-        if before is None or not before.lists.are_of(base):
+        if before is None or not before.lists.are_of(base) or before.is_wasteful:
             if not self.can_begin(segments, tail):
                 return None
             try:
@@ -132,6 +132,12 @@ class Grown:
             parts.append(self.tail.search(queries, k, None if allowed is None else allowed.mask))
         return parts
 
+    @property
+    def is_wasteful(self) -> bool:
+        """Most places are of newcomers that are not found here any more: the lists are to begin anew without them."""
+        newcomers = self.is_visible[self.lists.base_count :]
+        return 2 * (len(newcomers) - int(np.count_nonzero(newcomers))) > len(self.is_visible)
+
     @cached_property
     def _all(self) -> tuple[Any, int]:
         """A selector of the places of all pictures of this generation, and how many these are."""
@@ -192,9 +198,15 @@ class Lists:
         """(N,) of all pictures here, ascending."""
         return self._ids[: self._count]
 
+    @property
+    def base_count(self) -> int:
+        """The number of places of the segment's own pictures, which come first."""
+        return len(self._base.ids)
+
     def are_of(self, base: OpenSegment) -> bool:
-        """Whether these are the lists of that segment, and of its present approximation."""
-        return self._base is base.segment and self._approximation is base.approximation
+        """Whether these are the lists of that segment, and of its present approximation, and whole."""
+        is_same = self._base is base.segment and self._approximation is base.approximation
+        return is_same and self._index.ntotal == self._count  # else an addition was interrupted
 
     def take_segments(self, segments: list[OpenSegment]) -> tuple[list[OpenSegment], bool]:
         """Bring in the pictures of segments, ordered by their ids, as many as a refresh may.
@@ -234,13 +246,13 @@ class Lists:
         with self._gate.writing():
             moved = at - len(self._base.ids)
             abandoned = np.unique(self._places[moved, 0])
-            self._places[moved, 0] = len(self._sources)
-            self._places[moved, 1] = rows[~is_new]
+            source = len(self._sources)
+            self._sources.append(stored)
+            self._places[moved] = np.stack([np.full(len(moved), source), rows[~is_new]], axis=1)
             still_needed = self._places[: self._count - len(self._base.ids), 0]
             for number in np.setdiff1d(abandoned, still_needed).tolist():
                 self._sources[number] = stored[:0]
-            self._sources.append(stored)
-        self._add(ids[is_new], len(self._sources) - 1, rows[is_new])
+        self._add(ids[is_new], source, rows[is_new])
         self._segments.add(one.segment.segment_id)
         return True
 
@@ -271,8 +283,8 @@ class Lists:
     def _make_room(self, count: int) -> None:
         if count > len(self._ids):
             more = count - len(self._base.ids)  # twice as much
-            self._ids = np.concatenate([self._ids, np.empty(more, np.int64)])
             self._places = np.concatenate([self._places, np.empty((more, 2), np.int32)])
+            self._ids = np.concatenate([self._ids, np.empty(more, np.int64)])  # last: it says how much room there is
 
     def visible_in(self, before: Grown | None, base: OpenSegment, removed: Ids) -> Mask:
         """(N,) which of the pictures here are in a generation.

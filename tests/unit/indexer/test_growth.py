@@ -286,6 +286,46 @@ def test_lists_that_are_learned_anew_take_the_place_of_others(writer: IndexStore
         remove(writer, *range(BASE, BASE + 50))
 
 
+def test_pictures_that_are_replaced_again_and_again_do_not_fill_the_memory(
+    writer: IndexStore, reader: IndexStore
+) -> None:
+    pinned = []
+    for _ in range(28):
+        add(writer, BASE, BASE + 100)
+        reader.refresh()
+        assert reader.snapshot.grown is not None
+        assert len(reader.snapshot.grown.ids) <= 2 * (BASE + 200)
+        pinned.append(reader.snapshot)
+    assert len({id(one.grown.lists) for one in pinned}) == 3  # type: ignore[union-attr]
+    for snapshot in (pinned[11], pinned[12], pinned[-1]):
+        assert_same_as_compared_one_by_one(reader, snapshot)
+
+
+@pytest.mark.parametrize("is_added", [False, True])
+def test_lists_go_on_after_an_interruption(writer: IndexStore, reader: IndexStore, *, is_added: bool) -> None:
+    add(writer, BASE, BASE + 50)
+    reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
+    index = reader.snapshot.grown.lists._index  # type: ignore[union-attr]
+    add_rows = index.add
+
+    def interrupt(rows: Any) -> None:
+        index.add = add_rows
+        if is_added:
+            add_rows(rows)
+        raise KeyboardInterrupt
+
+    index.add = interrupt
+    add(writer, BASE + 50, BASE + 150)
+    with pytest.raises(KeyboardInterrupt):
+        reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
+    add(writer, BASE + 150, BASE + 180)
+    remove(writer, BASE + 170)
+    reader.refresh()
+    assert_same_as_compared_one_by_one(reader)
+
+
 def test_lists_that_are_damaged_cost_time_alone(
     writer: IndexStore, reader: IndexStore, caplog: pytest.LogCaptureFixture
 ) -> None:
