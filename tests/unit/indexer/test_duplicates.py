@@ -38,8 +38,19 @@ def test_removed_pictures_are_nobodys_duplicates(store: IndexStore) -> None:
     assert find_duplicates(store.snapshot, 0.99) == []
 
 
-def test_an_empty_index_has_none(store: IndexStore) -> None:
+def test_an_index_of_one_picture_or_none_has_none(store: IndexStore) -> None:
     assert find_duplicates(store.snapshot, 0.9) == []
+    commit(store, on_a_circle(0))
+    assert find_duplicates(store.snapshot, 0.9) == []
+
+
+def test_an_emptied_index_has_none(store: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 2)
+    commit(store, on_a_circle(0, 5))
+    store.commit(Changes(removes={"k0": -1, "k1": -1}))
+    assert find_duplicates(store.snapshot, 0.99) == []
+    commit(store, on_a_circle(0, 5))
+    assert find_duplicates(store.snapshot, 0.99) == [[3, 4]]
 
 
 @pytest.mark.parametrize("seal_rows", [40, 10**6])
@@ -57,3 +68,19 @@ def test_groups_of_any_size_equal_a_look_at_all_pairs(
     for group in found:
         assert all(vectors[a - 1] @ vectors[b - 1] > 0.99 for a, b in combinations(group, 2))
         assert group == sorted(group)
+
+
+@pytest.mark.parametrize("seal_rows", [40, 10**6])
+def test_many_copies_do_not_hide_those_that_are_nearly_the_same(
+    store: IndexStore, seal_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", seal_rows)
+    # cos 5 degrees is 0.996: those next to one another are alike, and the nearest of each are its copies.
+    degrees = np.repeat([0, 5, 10, 15, 100, 105, 180], [40, 40, 2, 40, 20, 20, 40])
+    order = np.random.default_rng(0).permutation(len(degrees))
+    commit(store, on_a_circle(*degrees[order].tolist()))
+    found = find_duplicates(store.snapshot, 0.99)
+    assert found == sorted(
+        sorted((np.flatnonzero((low <= degrees[order]) & (degrees[order] <= high)) + 1).tolist())
+        for low, high in [(0, 15), (100, 105), (180, 180)]
+    )
