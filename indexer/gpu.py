@@ -143,8 +143,12 @@ class Gpus:
             held.index = None
 
     def close(self) -> None:
-        """End the thread. Searches must have ended."""
+        """End the thread; searches that wait for it are left to the CPU."""
         self._thread.shutdown(cancel_futures=True)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for asked in waiting:
+            asked.rows.set_exception(RuntimeError("closed"))
 
     def _answer(self) -> None:
         """Ask each index once for all who wait; whoever comes meanwhile is of the next round."""
@@ -244,7 +248,7 @@ class Placed:
             return None
         try:
             rows = self._gpus.search(self._held, queries, width)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:  # FAISS's two kinds
             self._has_failed = True
             _log.warning("the GPU failed, searches go on without it: %s", _line_of(error))
             return None

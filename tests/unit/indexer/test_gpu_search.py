@@ -164,12 +164,15 @@ def test_the_lists_of_an_approximation_go_there_instead(make: Callable[[], Devic
     approximated.close()
 
 
-def test_a_gpu_that_fails_is_left_alone(store: IndexStore, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_a_gpu_that_fails_is_left_alone(
+    store: IndexStore, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     device = LikeAGpu()
     placed = placed_store(store, device)
 
     def fail(*_: object) -> None:
-        raise RuntimeError("CUDA error 999 unknown error")
+        raise kind("CUDA error 999 unknown error")
 
     device.flat.search = fail
     assert_equal(placed, store, 10)
@@ -177,6 +180,36 @@ def test_a_gpu_that_fails_is_left_alone(store: IndexStore, caplog: pytest.LogCap
     assert [record.message for record in caplog.records] == [
         "the GPU failed, searches go on without it: CUDA error 999 unknown error"
     ]
+    placed.close()
+
+
+def test_a_search_that_waits_when_the_gpus_are_closed_is_answered_by_the_cpu(store: IndexStore) -> None:
+    device = LikeAGpu()
+    placed = placed_store(store, device)
+    is_asked, may_go_on = threading.Event(), threading.Event()
+    search = device.flat.search
+
+    def search_late(*arguments: Any) -> Any:
+        is_asked.set()
+        may_go_on.wait(60)
+        return search(*arguments)
+
+    device.flat.search = search_late
+    gpus = placed._gpus
+    assert gpus is not None
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(placed.search, QUERIES, 10)
+        is_asked.wait(60)
+        second = pool.submit(placed.search, QUERIES, 10)
+        while not gpus._waiting:
+            pass
+        closing = pool.submit(gpus.close)
+        while not gpus._thread._shutdown:
+            pass
+        may_go_on.set()
+        closing.result(60)
+        for one in (first, second):
+            np.testing.assert_array_equal(one.result(60).ids, store.search(QUERIES, 10).ids)
     placed.close()
 
 
