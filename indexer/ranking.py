@@ -85,7 +85,7 @@ class _Picking:
         self._groups: set[int] = set()
         self.ids: list[int] = []
         self.scores: list[float] = []
-        self._vectors = np.empty((0, snapshot.space.dim), np.float32)
+        self._vectors = np.empty((0, snapshot.space.dim), np.float32)  # of what is picked, and room for more
 
     def take(self, ids: Ids, scores: NDArray[np.float32]) -> bool:
         """Pick from the next best pictures; returns whether no more are needed, or none are left."""
@@ -94,15 +94,17 @@ class _Picking:
         self._seen.append(ids)
         duplicates = self._wanted.duplicate_score
         vectors = None if duplicates is None else self._snapshot.vectors_of(ids)
+        if vectors is not None:  # room for all of them: a copy each time, not for each hit
+            self._vectors = np.concatenate([self._vectors[: len(self.ids)], np.empty_like(vectors)])
         for place, (id_, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True)):
             if len(self.ids) == self._needed:
                 break
             if id_ in self._wanted.excluded or not self._is_first_of_its_group(id_):
                 continue
             if vectors is not None:
-                if (self._vectors @ vectors[place] >= duplicates).any():
+                if (self._vectors[: len(self.ids)] @ vectors[place] >= duplicates).any():
                     continue
-                self._vectors = np.vstack([self._vectors, vectors[place]])
+                self._vectors[len(self.ids)] = vectors[place]
             self.ids.append(id_)
             self.scores.append(score)
         return len(self.ids) == self._needed or not is_there.all()

@@ -79,6 +79,9 @@ class Snapshot:
         for part in parts:
             is_here, there = part.vectors_of(ids)
             vectors[is_here] = there
+        removed = [one.removed for one in self.segments] + [self.tail.ids[self.tail.is_removed]]
+        for some in removed:
+            vectors[rows_of(some, ids)[0]] = np.nan
         return vectors
 
     def search(self, queries: Vectors, k: int, threads: int | None = None, *, allowed: Mask | None = None) -> Neighbors:

@@ -178,6 +178,9 @@ def test_vectors_are_given_back_by_id_and_nan_where_there_is_none(store: IndexSt
     given = store.snapshot.vectors_of(np.array([60, 1, 31, NO_ID, 99]))
     np.testing.assert_allclose(given[:3], vectors[[59, 0, 30]], atol=1e-3)
     assert np.isnan(given[3:]).all()
+    store.commit(Changes(removes={"k59": -1, "k0": -1}))
+    given = store.snapshot.vectors_of(np.array([60, 1, 31]))
+    assert np.isnan(given).all(axis=1).tolist() == [True, True, False]
 
 
 def test_the_visible_mask_is_of_what_is_not_removed(store: IndexStore) -> None:
