@@ -2,13 +2,13 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from indexer.approximation import open_approximation, read_approximation
+from indexer.approximation import ApproximationFile, open_approximation, read_approximation
 from indexer.errors import IndexDamaged
 from indexer.forgetting import oldest_generation
 from indexer.gpu import Gpus
@@ -109,19 +109,26 @@ class Snapshot:
         return merge_topk(parts, k) if parts else Neighbors.empty(len(queries), k)
 
 
+Opening = Callable[[], Snapshot]
+"""What is left to do for a generation, when the catalog has been read: to read files, for up to seconds."""
+
+
 def load_snapshot(
     connection: sqlite3.Connection,
     index_dir: Path,
     space: Space | None = None,
     gpus: Gpus | None = None,
     growth: Growth | None = None,
-) -> Snapshot:
-    """Read the newest generation, inside the read transaction that the caller holds.
+) -> Opening:
+    """Read of the newest generation what the catalog knows, inside the read transaction that the caller holds.
 
     Args:
         space: whose vectors; None takes the live one's. Pictures without a vector there are not in the snapshot.
         gpus: where large segments are searched; None: nowhere but here.
         growth: to begin with.
+
+    Returns:
+        What does the rest, outside of the transaction.
 
     Raises:
         IndexDamaged: a segment is missing or cut short.
@@ -132,8 +139,8 @@ def load_snapshot(
     return _advance(nothing, connection, generation)
 
 
-def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot:
-    """The newest generation, reading only what changed since `current`; `current` itself where nothing did."""
+def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Opening:
+    """The same, reading only what changed since `current`; this opens `current` itself where nothing did."""
     generation, space = newest_generation(connection)
     if (
         space != current.space
@@ -146,27 +153,30 @@ def next_snapshot(current: Snapshot, connection: sqlite3.Connection) -> Snapshot
     return _advance(current, connection, generation)
 
 
-def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int) -> Snapshot:
+def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int) -> Opening:
     opened = _segments_after(current, connection)
     approximations = _approximations(current, connection)
-    has_others = any(approximations.get(one.segment.segment_id) != one.approximation_file for one in current.segments)
+    has_others = any(_has_another(one, approximations) for one in current.segments)
     if generation == current.generation and not opened and not has_others and not current.is_growing:
-        return current
+        return lambda: current
     removed = _column(
         connection, "SELECT id FROM pictures WHERE removed > ? AND removed <= ?", (current.generation, generation)
     )
     segments = [_with_removed(one, removed) for one in current.segments]
     segments += _freshly_opened(opened, connection, is_first=not segments)
-    segments = [_with_approximation(one, approximations, connection) for one in segments]
-    segments = [_on_gpus(one, current.gpus) for one in segments]
     tail = current.tail.without(removed) if removed.size else current.tail
     if opened:
         sealed = np.concatenate([segment.ids for segment in opened])
         tail = tail.only(np.setdiff1d(tail.visible, sealed))
     ids, vectors = _rows_added_since(current, connection)
     tail = tail.extended(ids, vectors) if ids.size else tail
-    grown = current.growth.advanced(current.grown, segments, tail, removed)
-    return replace(current, generation=generation, segments=tuple(segments), tail=tail, grown=grown)
+
+    def open_files() -> Snapshot:
+        made = [_on_gpus(_with_approximation(one, approximations), current.gpus) for one in segments]
+        grown = current.growth.advanced(current.grown, made, tail, removed)
+        return replace(current, generation=generation, segments=tuple(made), tail=tail, grown=grown)
+
+    return open_files
 
 
 def _is_without_one_of_its_segments(current: Snapshot, connection: sqlite3.Connection) -> bool:
@@ -208,26 +218,31 @@ def _with_removed(one: OpenSegment, removed: Ids) -> OpenSegment:
     return replace(one, removed=np.sort(np.concatenate([one.removed, here]), kind="stable")) if here.size else one
 
 
-def _approximations(current: Snapshot, connection: sqlite3.Connection) -> dict[int, str]:
-    """The file of each segment's approximation, by the segment's id."""
-    rows = connection.execute(
-        f"SELECT segment_id, file FROM approximations WHERE segment_id IN (SELECT id {_SEGMENTS})", (current.space.id,)
-    )
-    return dict(rows.fetchall())
+def _approximations(current: Snapshot, connection: sqlite3.Connection) -> dict[int, ApproximationFile]:
+    """What the catalog says of each segment's approximation, by the segment's id."""
+    sql = f"SELECT segment_id FROM approximations WHERE segment_id IN (SELECT id {_SEGMENTS})"
+    ids = _column(connection, sql, (current.space.id,)).tolist()
+    return {segment_id: read_approximation(connection, segment_id) for segment_id in ids}
 
 
-def _with_approximation(one: OpenSegment, files: dict[int, str], connection: sqlite3.Connection) -> OpenSegment:
-    file = files.get(one.segment.segment_id)
-    if file == one.approximation_file:
+def _has_another(one: OpenSegment, approximations: Mapping[int, ApproximationFile]) -> bool:
+    """Whether a segment has another approximation by now, or none any more."""
+    said = approximations.get(one.segment.segment_id)
+    return one.approximation_file != (None if said is None else said.file)
+
+
+def _with_approximation(one: OpenSegment, approximations: Mapping[int, ApproximationFile]) -> OpenSegment:
+    if not _has_another(one, approximations):
         return one
-    if file is None:
+    said = approximations.get(one.segment.segment_id)
+    if said is None:
         return replace(one, approximation=None, approximation_file=None)
     try:
-        opened = open_approximation(one.segment, read_approximation(connection, one.segment.segment_id))
+        opened = open_approximation(one.segment, said)
     except IndexDamaged as error:
         _log.warning("%s", error)
         opened = None
-    return replace(one, approximation=opened, approximation_file=file)
+    return replace(one, approximation=opened, approximation_file=said.file)
 
 
 def _on_gpus(one: OpenSegment, gpus: Gpus | None) -> OpenSegment:

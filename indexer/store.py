@@ -30,7 +30,7 @@ from indexer.place import check_place, refuse_network, refuse_second
 from indexer.recipe import EXACT
 from indexer.segments import SEGMENTS_FOLDER
 from indexer.settings import SearchSettings, read_settings, write_settings
-from indexer.snapshot import Snapshot, load_snapshot, next_snapshot
+from indexer.snapshot import Opening, Snapshot, load_snapshot, next_snapshot
 from indexer.spaces import Space, Switch
 from indexer.vectors import Mask, Neighbors, Vectors, check_unit_rows
 
@@ -318,7 +318,8 @@ class IndexStore:
     def snapshot_of(self, space: Space) -> Snapshot:
         """The newest generation as a space that is not live sees it: the pictures that have a vector there."""
         with self._catalog.read() as connection:
-            return load_snapshot(connection, self.index_dir, space)
+            opening = load_snapshot(connection, self.index_dir, space)
+        return opening()
 
     @contextmanager
     def job(self, verb: str) -> Iterator[None]:
@@ -555,13 +556,14 @@ class IndexStore:
         if self._gpus is not None:
             self._gpus.close()
 
-    def _loaded(self, load: Callable[[sqlite3.Connection], Snapshot]) -> tuple[int, Snapshot]:
+    def _loaded(self, load: Callable[[sqlite3.Connection], Opening]) -> tuple[int, Snapshot]:
         """What there is to search, and the catalog's version just before."""
         while True:
             version = self._catalog.version()
             try:
                 with self._catalog.read() as connection:
-                    return version, load(connection)
+                    opening = load(connection)
+                return version, opening()  # outside: other threads read the catalog meanwhile
             except IndexDamaged:
                 if version == self._catalog.version():
                     raise

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import indexer.growth
 import indexer.open_segment
 import indexer.sealing
+import indexer.snapshot
 from damage import flip_in_the_middle
 from indexer.changes import Changes
 from indexer.integrity import salvage
@@ -339,6 +341,31 @@ def test_lists_that_are_damaged_cost_time_alone(
     assert len(ids) == BASE + 149
     best = np.max(QUERIES @ vectors.T, axis=1)
     np.testing.assert_allclose(reader.search(QUERIES, 1).scores[:, 0], best, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(indexer.growth, "read_into_memory"), (indexer.snapshot, "open_approximation")]
+)
+def test_the_catalog_can_be_read_while_files_are(
+    writer: IndexStore, reader: IndexStore, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    read = getattr(module, name)
+    answers: list[object] = []
+
+    def read_late(*arguments: Any) -> Any:
+        other = threading.Thread(target=lambda: answers.append(reader.pictures(reader.snapshot, [7])), daemon=True)
+        other.start()
+        other.join(10)
+        assert len(answers) == 1
+        return read(*arguments)
+
+    if name == "open_approximation":
+        with writer.job("compact"):
+            writer.compact(SearchSettings("IVF2,SQfp16", 0.99))
+    add(writer, BASE, BASE + 50)
+    monkeypatch.setattr(module, name, read_late)
+    reader.refresh()
+    assert len(answers) == 1
 
 
 def test_searches_go_on_while_pictures_come_in(writer: IndexStore, reader: IndexStore) -> None:
