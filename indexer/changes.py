@@ -13,6 +13,7 @@ from indexer.spaces import add_generation, fill, newest_generation, refuse_other
 
 ANY_PICTURE: Final = -1  # `expected_id`: whatever is under the key now, the later write wins
 NO_PICTURE: Final = 0  # `expected_id`: nothing may be under the key by now
+KEEP: Final[Any] = object()  # in `Changes.attributes`: stays what it is when the commit comes to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Changes:
     Attributes:
         puts: in order; of two with one key the later wins.
         removes: key -> `expected_id`.
-        attributes: key -> what replaces its attributes.
+        attributes: key -> what replaces its attributes, but for those that are `KEEP`.
+        expected: of `attributes`, key -> `expected_id`; whatever is there where none is named.
         renewals: picture id -> (D,) unit float32, for pictures that have lost their vector.
         touches, skips: bookkeeping; alone, they make no new generation.
         unskips: (source_id, key) no longer to be remembered as undecodable.
@@ -85,6 +87,7 @@ class Changes:
     puts: list[Put] = field(default_factory=list)
     removes: dict[str, int] = field(default_factory=dict)
     attributes: dict[str, Attributes] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
     renewals: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     touches: list[Touch] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -106,8 +109,8 @@ class Committed:
     Attributes:
         generation: the newest one, whether or not this commit made it.
         added, updated, removed: keys, each in the order given.
-        outdated: keys of puts and removes whose `expected_id` no longer held (a later write stands there), and of
-            attributes for a key that holds no picture.
+        outdated: keys whose `expected_id` no longer held (a later write stands there), or of removes and attributes
+            for a key that holds no picture.
     """
 
     generation: int
@@ -135,7 +138,7 @@ def apply(connection: sqlite3.Connection, changes: Changes, space_id: int, note:
     for key, expected_id in changes.removes.items():
         writer.remove(key, expected_id)
     for key, attributes in changes.attributes.items():
-        writer.set_attributes(key, attributes)
+        writer.set_attributes(key, attributes, changes.expected.get(key, ANY_PICTURE))
     for picture_id, vector in changes.renewals.items():
         writer.renew(picture_id, vector)
     _keep_books(connection, changes)
@@ -177,7 +180,8 @@ class _Writer:
                 *(put.size_bytes, put.mtime_ns, put.scanned_ns, put.box, self._generation),
             ),
         ).lastrowid
-        self._complete(picture_id, put.vector, put.attributes)
+        product_id, label, metadata = put.attributes.product_id, put.attributes.label, put.attributes.metadata
+        self._complete(picture_id, put.vector, product_id, label, metadata_json(metadata))
         (self.added if current == NO_PICTURE else self.updated).append(put.key)
 
     def remove(self, key: str, expected_id: int) -> None:
@@ -188,36 +192,47 @@ class _Writer:
         self._retire(current)
         self.removed.append(key)
 
-    def set_attributes(self, key: str, attributes: Attributes) -> None:
+    def set_attributes(self, key: str, attributes: Attributes, expected_id: int) -> None:
         current = self._current(key)
-        if current == NO_PICTURE:
+        if current == NO_PICTURE or expected_id not in (ANY_PICTURE, current):
             self.outdated.append(key)
             return
+        product_id, label, metadata = self._attributes(current)
         self._end_attributes(current)
-        self._insert_attributes(current, attributes)
+        self._insert_attributes(
+            current,
+            product_id if attributes.product_id is KEEP else attributes.product_id,
+            label if attributes.label is KEEP else attributes.label,
+            metadata if attributes.metadata is KEEP else metadata_json(attributes.metadata),
+        )
         self.updated.append(key)
 
     def renew(self, picture_id: int, vector: NDArray[np.float32]) -> None:
         row = self._execute("SELECT key FROM pictures WHERE id = ? AND removed IS NULL", (picture_id,)).fetchone()
         if row is None:
             return
-        product_id, label, metadata = self._execute(
-            "SELECT product_id, label, metadata FROM attributes WHERE picture_id = ? AND until IS NULL", (picture_id,)
-        ).fetchone()
+        attributes = self._attributes(picture_id)
         self._retire(picture_id)
         columns = "key, source_id, path, content_hash, size_bytes, mtime_ns, scanned_ns, box"
         renewed_id = self._execute(
             f"INSERT INTO pictures ({columns}, added) SELECT {columns}, ? FROM pictures WHERE id = ?",
             (self._generation, picture_id),
         ).lastrowid
-        self._complete(renewed_id, vector, Attributes(product_id, label, json.loads(metadata)))
+        self._complete(renewed_id, vector, *attributes)
         self.updated.append(row[0])
 
-    def _complete(self, picture_id: int | None, vector: NDArray[np.float32], attributes: Attributes) -> None:
+    def _complete(
+        self,
+        picture_id: int | None,
+        vector: NDArray[np.float32],
+        product_id: str | None,
+        label: str | None,
+        metadata: str,
+    ) -> None:
         """Give a picture that has just been added its vector and its attributes."""
         assert picture_id is not None
         fill(self._connection, self._space_id, {picture_id: vector})
-        self._insert_attributes(picture_id, attributes)
+        self._insert_attributes(picture_id, product_id, label, metadata)
 
     def _current(self, key: str) -> int:
         row = self._execute("SELECT id FROM pictures WHERE key = ? AND removed IS NULL", (key,)).fetchone()
@@ -234,13 +249,17 @@ class _Writer:
             "UPDATE attributes SET until = ? WHERE picture_id = ? AND until IS NULL", (self._generation, picture_id)
         )
 
-    def _insert_attributes(self, picture_id: int, attributes: Attributes) -> None:
+    def _attributes(self, picture_id: int) -> tuple[str | None, str | None, str]:
+        """Product, label and metadata as they are now."""
+        row: tuple[str | None, str | None, str] = self._execute(
+            "SELECT product_id, label, metadata FROM attributes WHERE picture_id = ? AND until IS NULL", (picture_id,)
+        ).fetchone()
+        return row
+
+    def _insert_attributes(self, picture_id: int, product_id: str | None, label: str | None, metadata: str) -> None:
         self._execute(
             "INSERT INTO attributes VALUES (?, ?, ?, ?, ?, NULL)",
-            (
-                *(picture_id, attributes.product_id, attributes.label),
-                *(metadata_json(attributes.metadata), self._generation),
-            ),
+            (picture_id, product_id, label, metadata, self._generation),
         )
 
 

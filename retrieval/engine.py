@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 import xxhash
 
 from indexer.backup import Backup, backup
-from indexer.changes import ANY_PICTURE, Attributes, Changes, Put
+from indexer.changes import ANY_PICTURE, KEEP, Attributes, Changes, Put
 from indexer.compaction import Compaction
 from indexer.duplicates import find_duplicates
 from indexer.errors import ModelMismatch
@@ -44,7 +44,6 @@ from retrieval.sync import OnProgress, SyncOptions, sync
 from retrieval.threads import thread_budget, usable_cores
 
 LEAST_AGE = timedelta(hours=1)  # of what may be forgotten: readers hold a generation for a while
-_KEEP: Final[Any] = object()  # "leave as it is", where None means "none"
 
 
 class SearchEngine:
@@ -281,11 +280,13 @@ class SearchEngine:
         self,
         key: str,
         *,
-        product_id: str | None = _KEEP,
-        label: str | None = _KEEP,
-        metadata: Mapping[str, Any] = _KEEP,
+        product_id: str | None = KEEP,
+        label: str | None = KEEP,
+        metadata: Mapping[str, Any] = KEEP,
     ) -> int:
         """Replace what is given of a picture's attributes, without touching its vector; durable on return.
+
+        What is not given stays what it is when the change is committed, whoever else writes meanwhile.
 
         Returns:
             The generation in which they are visible.
@@ -295,18 +296,10 @@ class SearchEngine:
             IndexReadOnly, DiskFull, IndexBusy
         """
         self._check_usable()
-        picture = self._store.picture(key)
-        if picture is None:
-            raise UnknownKey(f"no picture {key!r} in index {self.index_dir}; add it with `upsert`")
-        before = picture.attributes
-        attributes = Attributes(
-            before.product_id if product_id is _KEEP else product_id,
-            before.label if label is _KEEP else label,
-            before.metadata if metadata is _KEEP else dict(metadata),
-        )
+        attributes = Attributes(product_id, label, metadata if metadata is KEEP else dict(metadata))
         committed = self._index.commit(Changes(attributes={key: attributes}), "update metadata")
         if committed.outdated:
-            raise UnknownKey(f"picture {key!r} was removed from index {self.index_dir} meanwhile")
+            raise UnknownKey(f"no picture {key!r} in index {self.index_dir}; add it with `upsert`")
         return committed.generation
 
     def remove(self, keys: str | Iterable[str]) -> int:

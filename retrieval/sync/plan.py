@@ -23,6 +23,7 @@ class Plan:
         to_embed: new and changed pictures.
         before: what the index holds under their keys, where it holds something.
         attributes: keys whose attributes alone changed.
+        described: key -> id of the pictures that these are of.
         vanished: key -> id of pictures that are no longer in the gallery.
         set_aside: pictures that need no look: unusable by name, or known not to decode.
         stale: keys among them that keep their former vector.
@@ -34,6 +35,7 @@ class Plan:
     to_embed: list[ImageRecord] = field(default_factory=list)
     before: dict[str, Known] = field(default_factory=dict)
     attributes: dict[str, Attributes] = field(default_factory=dict)
+    described: dict[str, int] = field(default_factory=dict)
     vanished: dict[str, int] = field(default_factory=dict)
     set_aside: list[Skipped] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -89,6 +91,7 @@ def _looks_unchanged(record: ImageRecord, before: Known) -> bool:
 def _plan_unchanged(plan: Plan, record: ImageRecord, before: Known, has_attributes: bool) -> None:
     if has_attributes and attributes_of(record) != attributes_before(before):
         plan.attributes[record.key] = attributes_of(record)
+        plan.described[record.key] = before.id
     else:
         plan.unchanged += 1
 

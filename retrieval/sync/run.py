@@ -102,7 +102,9 @@ class _Run:
         self._listing = listing
         self._plan = plan
         self._on_progress = on_progress
-        self._changes = Changes(skips=plan.skips, unskips=plan.unskips, attributes=plan.attributes)
+        self._changes = Changes(
+            skips=plan.skips, unskips=plan.unskips, attributes=plan.attributes, expected=plan.described
+        )
         self.report = IndexReport(
             unchanged=plan.unchanged, skipped=list(plan.set_aside), stale=list(plan.stale), generation=-1
         )
@@ -174,6 +176,7 @@ class _Run:
         self._changes.unskips.append((self._source.id, record.key))
         if self._listing.kind == "manifest" and attributes_of(record) != attributes_before(before):
             self._changes.attributes[record.key] = attributes_of(record)
+            self._changes.expected[record.key] = before.id
         else:
             self.report.unchanged += 1
 

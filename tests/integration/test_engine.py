@@ -4,6 +4,8 @@ import itertools
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from indexer.changes import Committed
 from indexer.errors import IndexExists, IndexNotFound, ModelMismatch, VectorError
+from indexer.store import IndexStore
 from retrieval.engine import SearchEngine
 from retrieval.errors import DeviceUnavailable, EngineUnusable, PictureUndecodable, UnknownKey, UnknownModel
 from retrieval.records import Box
@@ -96,6 +100,55 @@ def test_attributes_that_are_not_named_stay(engine: SearchEngine, gallery: Path)
     engine.update_metadata("one", product_id=None)
     hit = engine.search(gallery / APPLE).hits[0]
     assert (hit.product_id, hit.metadata) == (None, {"price": 1})
+
+
+def own_and_another(engine: SearchEngine, gallery: Path, is_shared: bool) -> tuple[SearchEngine, SearchEngine]:
+    """An engine twice, or two of one index, which holds "one"."""
+    engine.upsert("one", gallery / APPLE, product_id="A", label="-", metadata={"n": -1})
+    return engine, engine if is_shared else SearchEngine.open(engine.index_dir)
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["one engine", "two engines"])
+def test_changes_of_different_attributes_at_once_are_all_kept(
+    engine: SearchEngine, gallery: Path, is_shared: bool
+) -> None:
+    here, there = own_and_another(engine, gallery, is_shared)
+    lost = []
+    for turn in range(15):
+        changes: list[Callable[[], int]] = [
+            partial(here.update_metadata, "one", product_id=f"P{turn}"),
+            partial(there.update_metadata, "one", label=f"L{turn}"),
+            partial(here.update_metadata, "one", metadata={"n": turn}),
+        ]
+        threads = [threading.Thread(target=change) for change in changes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = here.picture("one")
+        if (found.product_id, found.label, found.metadata) != (f"P{turn}", f"L{turn}", {"n": turn}):
+            lost.append(found)
+    there.close()
+    assert lost == []
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["one engine", "two engines"])
+def test_a_change_of_one_attribute_beside_an_upsert_brings_no_former_ones_back(
+    engine: SearchEngine, gallery: Path, is_shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = own_and_another(engine, gallery, is_shared)
+    commit = IndexStore.commit
+
+    def upserted_before(store: IndexStore, *given: Any, **named: Any) -> Committed:
+        monkeypatch.setattr(IndexStore, "commit", commit)
+        there.upsert("one", gallery / CAR, product_id="B", metadata={"price": 2})
+        return commit(store, *given, **named)
+
+    monkeypatch.setattr(IndexStore, "commit", upserted_before)
+    here.update_metadata("one", label="new")
+    found = here.picture("one")
+    there.close()
+    assert (found.product_id, found.label, found.metadata) == ("B", "new", {"price": 2})
 
 
 def test_removal_is_all_or_nothing(engine: SearchEngine, gallery: Path) -> None:

@@ -322,6 +322,20 @@ def test_an_upsert_during_a_sync_wins(engine: SearchEngine, gallery: Path) -> No
     assert by_key[APPLE].score == pytest.approx(1.0, abs=5e-4)
 
 
+def test_an_upsert_wins_over_what_a_manifest_says_anew(engine: SearchEngine, gallery: Path) -> None:
+    """The sync has planned to describe the key anew; before it commits, somebody upserts it."""
+    manifest = gallery / "shop.csv"
+    manifest.write_text(f"path,key,product_id\n{APPLE},one,A\n")
+    engine.sync(manifest)
+    manifest.write_text(f"path,key,product_id\n{APPLE},one,B\n{BANANA},two,C\n")
+
+    def upsert(progress: Progress) -> None:
+        engine.upsert("one", gallery / BANANA, product_id="mine")
+
+    engine.sync(manifest, on_progress=upsert)
+    assert (engine.picture("one").product_id, engine.picture("two").product_id) == ("mine", "C")
+
+
 def test_a_picture_removed_during_a_sync_stays_removed_until_the_next(engine: SearchEngine, gallery: Path) -> None:
     engine.sync(gallery)
     shutil.copy(gallery / "car/noto.png", gallery / APPLE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexer.changes import NO_PICTURE, Attributes, Changes, Skip, Touch
+from indexer.changes import KEEP, NO_PICTURE, Attributes, Changes, Skip, Touch
 from indexer.errors import IndexerError, VectorError
 from indexer.store import IndexStore
 from vectors import own_scores, pictures_found, put, unit_rows
@@ -99,6 +99,34 @@ def test_a_change_of_attributes_keeps_the_picture_and_its_vector(store: IndexSto
     picture = pictures_found(store)["a"]
     assert done.updated == ["a"]
     assert (picture.id, picture.attributes) == (id_, Attributes("p", "l", {"price": 2}))
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        (Attributes(KEEP, "new", KEEP), Attributes("p", "new", {"price": 1})),
+        (Attributes(None, KEEP, {}), Attributes(None, None, {})),
+        (Attributes(KEEP, KEEP, KEEP), Attributes("p", None, {"price": 1})),
+    ],
+    ids=["label", "product and metadata", "nothing"],
+)
+def test_attributes_that_are_kept_are_those_of_the_moment_of_the_commit(
+    store: IndexStore, reader: IndexStore, change: Attributes, after: Attributes
+) -> None:
+    store.commit(Changes(puts=[put("a", ROWS[0], product_id="former", metadata={"price": 0})]))
+    reader.refresh()
+    store.commit(Changes(puts=[put("a", ROWS[0], product_id="p", metadata={"price": 1})]))
+    reader.commit(Changes(attributes={"a": change}))
+    assert pictures_found(reader)["a"].attributes == after
+
+
+def test_attributes_of_a_picture_that_was_replaced_meanwhile_are_outdated(store: IndexStore) -> None:
+    store.commit(Changes(puts=[put("a", ROWS[0])]))
+    seen = pictures_found(store)["a"].id
+    store.commit(Changes(puts=[put("a", ROWS[1], product_id="mine")]))
+    done = store.commit(Changes(attributes={"a": Attributes("theirs")}, expected={"a": seen}))
+    assert (done.updated, done.outdated) == ([], ["a"])
+    assert pictures_found(store)["a"].attributes.product_id == "mine"
 
 
 def test_an_older_snapshot_shows_pictures_removed_since(store: IndexStore) -> None:
