@@ -108,7 +108,7 @@ class Committed:
 
     Attributes:
         generation: the newest one, whether or not this commit made it.
-        added, updated, removed: keys, each in the order given.
+        added, updated, removed: keys, in the order given, each once.
         outdated: keys whose `expected_id` no longer held (a later write stands there), or of removes and attributes
             for a key that holds no picture.
     """
@@ -156,14 +156,21 @@ class _Writer:
         self._execute = connection.execute
         self._generation = generation
         self._space_id = space_id
-        self.added: list[str] = []
-        self.updated: list[str] = []
+        self._changed: dict[str, bool] = {}  # key -> whether it was there before
         self.removed: list[str] = []
         self.outdated: list[str] = []
 
     @property
     def has_changed(self) -> bool:
-        return bool(self.added or self.updated or self.removed)
+        return bool(self._changed or self.removed)
+
+    @property
+    def added(self) -> list[str]:
+        return [key for key, was_there in self._changed.items() if not was_there]
+
+    @property
+    def updated(self) -> list[str]:
+        return [key for key, was_there in self._changed.items() if was_there]
 
     def put(self, put: Put) -> None:
         current = self._current(put.key)
@@ -182,7 +189,7 @@ class _Writer:
         ).lastrowid
         product_id, label, metadata = put.attributes.product_id, put.attributes.label, put.attributes.metadata
         self._complete(picture_id, put.vector, product_id, label, metadata_json(metadata))
-        (self.added if current == NO_PICTURE else self.updated).append(put.key)
+        self._changed.setdefault(put.key, current != NO_PICTURE)
 
     def remove(self, key: str, expected_id: int) -> None:
         current = self._current(key)
@@ -205,7 +212,7 @@ class _Writer:
             label if attributes.label is KEEP else attributes.label,
             metadata if attributes.metadata is KEEP else metadata_json(attributes.metadata),
         )
-        self.updated.append(key)
+        self._changed.setdefault(key, True)
 
     def renew(self, picture_id: int, vector: NDArray[np.float32]) -> None:
         row = self._execute("SELECT key FROM pictures WHERE id = ? AND removed IS NULL", (picture_id,)).fetchone()
@@ -219,7 +226,7 @@ class _Writer:
             (self._generation, picture_id),
         ).lastrowid
         self._complete(renewed_id, vector, *attributes)
-        self.updated.append(row[0])
+        self._changed.setdefault(row[0], True)
 
     def _complete(
         self,

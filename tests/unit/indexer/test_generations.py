@@ -185,6 +185,13 @@ def test_of_two_puts_of_one_key_in_one_commit_the_later_wins(store: IndexStore) 
     assert own_scores(store, {"a": ROWS[1]})["a"] == pytest.approx(1, abs=1e-3)
 
 
+def test_a_key_that_is_changed_twice_in_one_commit_is_reported_once(store: IndexStore) -> None:
+    for reported in (("a", "b"), ()), ((), ("a", "b")):
+        puts = [put("a", ROWS[0]), put("b", ROWS[1]), put("a", ROWS[2])]
+        done = store.commit(Changes(puts=puts, attributes={"b": Attributes("p")}))
+        assert (tuple(done.added), tuple(done.updated)) == reported
+
+
 def test_a_key_put_and_removed_in_one_commit_is_not_there(store: IndexStore, reader: IndexStore) -> None:
     store.commit(Changes(puts=[put("a", ROWS[0])], removes={"a": -1}))
     reader.refresh()
