@@ -17,6 +17,7 @@ from indexer.errors import (
     IndexNotFound,
     IndexReadOnly,
     IndexTooNew,
+    UnstorableValue,
 )
 from indexer.files import sync_folder, translated_os_errors
 from indexer.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA
@@ -277,9 +278,14 @@ def _refuse_foreign_log(path: Path) -> None:
 
 @contextmanager
 def translated_sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, naming the catalog."""
+    """Turn SQLite's errors into ours, naming the catalog; and Python's, of text that SQLite cannot be given."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        nearby = error.object[max(0, error.start - 30) : error.end + 30]
+        raise UnstorableValue(
+            f"index {path.parent}: {nearby!r} is not UTF-8 and cannot be stored; write it in other characters"
+        ) from error
     except sqlite3.Error as error:
         raise _translate(error, path) from error
 

@@ -1,6 +1,7 @@
 """What one commit changes: the rows it is given, and how they become the next generation."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.errors import UnstorableValue
 from indexer.spaces import add_generation, fill, newest_generation, refuse_other_space
 
 ANY_PICTURE: Final = -1  # `expected_id`: whatever is under the key now, the later write wins
@@ -271,8 +273,27 @@ class _Writer:
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """Metadata as the catalog stores it: JSON with sorted keys, so that equal metadata is equal text."""
-    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """Metadata as the catalog stores it: JSON with sorted keys, so that equal metadata is equal text.
+
+    Raises:
+        UnstorableValue: a number in it is not finite as a float, which JSON and SQLite cannot say.
+    """
+    text = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    for name, value in metadata.items():
+        if not _is_finite(value):
+            raise UnstorableValue(f"metadata field {name!r} is {str(value)[:60]}; numbers must be finite, or left out")
+    return text
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in a JSON value is."""
+    if isinstance(value, int | float):
+        try:
+            return math.isfinite(value)
+        except OverflowError:  # an integer beyond every float
+            return False
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return all(map(_is_finite, parts))
 
 
 def _keep_books(connection: sqlite3.Connection, changes: Changes) -> None:

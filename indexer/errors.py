@@ -12,6 +12,7 @@ IndexerError              a message of one line: thing, value, limit, remedy
 ├── VectorError           vectors of the wrong shape, not finite or not of unit length
 ├── GpuUnavailable        a GPU is asked for and not there
 ├── RecipeError           a way to search that does not exist, does not fit or does not find enough
+├── UnstorableValue       a key, a name or metadata that no catalog can hold; a ValueError as well
 └── FilterError           a condition that is not understood, or of a field that no picture has
 """
 
@@ -66,6 +67,10 @@ class GpuUnavailable(IndexerError):
 
 class RecipeError(IndexerError):
     """A way to search that FAISS does not know, that does not fit into memory, or does not find enough."""
+
+
+class UnstorableValue(IndexerError, ValueError):
+    """A text that is not UTF-8, or a number in metadata that is not finite: nothing was changed."""
 
 
 class FilterError(IndexerError):

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.schema import is_storable
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -36,6 +38,9 @@ def record(connection: sqlite3.Connection, judgements: Iterable[Judgement]) -> l
     """
     strangers: list[str] = []
     for one in judgements:
+        if not is_storable(one.key):
+            strangers.append(one.key)
+            continue
         row = connection.execute(
             "INSERT OR REPLACE INTO feedback SELECT ?, ?, id, ?, ?, ?, ? FROM pictures"
             " WHERE key = ? AND removed IS NULL RETURNING picture_id",

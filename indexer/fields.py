@@ -1,18 +1,23 @@
 """What can conditions be made of? Labels, products and the fields of the metadata, and what these commonly hold."""
 
 import sqlite3
+import sys
 from dataclasses import dataclass, field
 
 from indexer.conditions import BUILT_IN
 
 SAMPLE = 50_000  # pictures: a tenth of a second
 _MOST_TEXTS = 24
+_MOST = sys.float_info.max
+# Metadata that is not JSON, and numbers beyond floats, were once let in.
 _VALUES = f"""
 WITH newest AS (
     SELECT product_id, label, metadata FROM attributes WHERE until IS NULL ORDER BY picture_id DESC LIMIT {SAMPLE}
 ), held (name, type, value) AS (
-    SELECT v.key, v.type, v.value FROM newest a, json_each(a.metadata) v
-    WHERE v.type != 'null' AND v.key NOT IN ({", ".join(f"'{name}'" for name in BUILT_IN)})
+    SELECT v.key, v.type, v.value FROM newest a, json_each(CASE WHEN json_valid(a.metadata) THEN a.metadata END) v
+    WHERE v.type != 'null'
+    AND (v.type NOT IN ('integer', 'real') OR v.value BETWEEN -{_MOST} AND {_MOST})
+    AND v.key NOT IN ({", ".join(f"'{name}'" for name in BUILT_IN)})
     UNION ALL SELECT 'label', 'text', label FROM newest WHERE label IS NOT NULL
     UNION ALL SELECT 'product_id', 'text', product_id FROM newest WHERE product_id IS NOT NULL
 )"""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from indexer.changes import Attributes
+from indexer.schema import is_storable
 from indexer.spaces import left_out, newest_generation
 
 _ROWS_A_QUERY = 500  # below SQLite's limit on the parameters of one statement
@@ -80,6 +81,8 @@ def pictures_by_id(
 
 def picture_by_key(connection: sqlite3.Connection, index_dir: Path, key: str) -> Picture | None:
     """The picture under `key` in the newest generation."""
+    if not is_storable(key):
+        return None
     row = connection.execute(
         f"SELECT {_PICTURE_COLUMNS} FROM {_PICTURES} WHERE p.key = ? AND p.removed IS NULL AND a.until IS NULL", (key,)
     ).fetchone()
@@ -120,7 +123,7 @@ def known_skips(connection: sqlite3.Connection, source_id: int) -> dict[str, Kno
 def ids_of_keys(connection: sqlite3.Connection, generation: int, keys: Iterable[str]) -> dict[str, int]:
     """For those of `keys` that `generation` holds, the id of what was under it then."""
     found: dict[str, int] = {}
-    for key in keys:
+    for key in filter(is_storable, keys):
         row = connection.execute(
             "SELECT id FROM pictures WHERE key = ? AND removed IS NULL AND added <= ? UNION ALL"
             " SELECT id FROM pictures WHERE key = ? AND removed > ? AND added <= ?",
@@ -134,7 +137,7 @@ def ids_of_keys(connection: sqlite3.Connection, generation: int, keys: Iterable[
 def owners(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, str | None]:
     """For those of `keys` that the index holds: the path of the gallery that owns it, or None for an upsert."""
     found: dict[str, str | None] = {}
-    for key in keys:
+    for key in filter(is_storable, keys):
         row = connection.execute(
             "SELECT s.path FROM pictures p LEFT JOIN sources s ON s.id = p.source_id"
             " WHERE p.key = ? AND p.removed IS NULL",

@@ -1,4 +1,4 @@
-"""The catalog's tables, and which versions of them this software reads."""
+"""The catalog's tables, which versions of them this software reads, and which texts they take."""
 
 APPLICATION_ID = 0x72747276  # "rtrv", in the SQLite header: tells a catalog from any other database
 FORMAT_VERSION = 1
@@ -118,3 +118,12 @@ CREATE TABLE feedback (             -- what people said of hits; of each source 
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX feedback_picture ON feedback (picture_id);
 """
+
+
+def is_storable(text: str) -> bool:
+    """Whether a text is UTF-8; one with half a surrogate pair is not, and so it is the key of no picture."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

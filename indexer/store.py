@@ -177,6 +177,7 @@ class IndexStore:
         Raises:
             VectorError: a vector is not a unit row of this space.
             ModelMismatch: another space has become the live one since the vectors were computed.
+            UnstorableValue: a number in the metadata is not finite, or a text is not UTF-8.
             IndexReadOnly, IndexBusy
             DiskFull: no space for the changes, or, these being safe, none for the segment that was due.
         """

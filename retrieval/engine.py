@@ -249,6 +249,7 @@ class SearchEngine:
 
         Raises:
             PictureError: the picture cannot be used; the index is unchanged.
+            UnstorableValue: a number in the metadata is not finite, or a text is not UTF-8; likewise. A ValueError.
             IndexReadOnly, DiskFull, IndexBusy
         """
         self._check_usable()
@@ -293,6 +294,7 @@ class SearchEngine:
 
         Raises:
             UnknownKey: the index holds no such key.
+            UnstorableValue: as for `upsert`.
             IndexReadOnly, DiskFull, IndexBusy
         """
         self._check_usable()

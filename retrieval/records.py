@@ -24,7 +24,7 @@ def read_sides(written: Any) -> tuple[float, float, float, float] | None:
     """Left, top, width and height of "x,y,width,height" or of a list; None where they are not four finite numbers."""
     try:
         x, y, width, height = (float(side) for side in (written.split(",") if isinstance(written, str) else written))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: an integer beyond every float
         return None
     sides = x, y, width, height
     return sides if all(map(math.isfinite, sides)) else None

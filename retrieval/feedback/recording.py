@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import xxhash
 
 from indexer.feedback import Judgement
+from indexer.schema import is_storable
 from indexer.store import IndexStore
 from retrieval.embedder import ImageLike, content_of, naming
 from retrieval.errors import ManifestError, PictureError, UnknownKey
 from retrieval.gallery.tables import FLAGS, read_jsonl, reading
 from retrieval.images import DEFAULT_LIMITS, DecodeLimits, decode
-from retrieval.records import Box, Skipped, box_text
+from retrieval.records import Box, Skipped, box_text, read_sides
 from retrieval.results import FeedbackReport
 
 _ROWS_AT_ONCE = 256  # in one commit: each waits for the disk
@@ -108,13 +109,17 @@ def _read_row(row: Mapping[str, Any], where: str, folder: Path) -> Word:
     if relevant is None:
         raise ManifestError(f'{where}: relevant is "{row["relevant"]}"; write true or false')
     source, box = row.get("source"), row.get("box")
-    is_box = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+    is_box = isinstance(box, list) and all(type(side) in (int, float) for side in box) and read_sides(box) is not None
     if box is not None and not is_box:
         raise ManifestError(f"{where}: box is {box}; write [left, top, width, height] in pixels")
-    return Word(
+    word = Word(
         str(folder / str(row["query"])),
         str(row["key"]),
         relevant,
         None if source is None else str(source),
         None if box is None else Box(*box),
     )
+    for name, text in (("query", str(word.query)), ("source", word.source or "")):
+        if not is_storable(text):
+            raise ManifestError(f"{where}: {name} is {text!r}, which is not UTF-8; rename it")
+    return word

@@ -5,14 +5,15 @@
 
 import datetime
 import decimal
-import math
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from indexer.schema import is_storable
 from retrieval.errors import GalleryError, ManifestError
 from retrieval.files import NOT_A_FILE, why_unreadable
 from retrieval.gallery.foreign import (
@@ -82,6 +83,8 @@ def _read_table(source: Path) -> Table:
 def _check_columns(name: str, table: Table) -> None:
     """Refuse what would quietly become metadata: a column whose name is one of ours but for its spelling."""
     for column in table.columns:
+        if not is_storable(column):
+            raise ManifestError(f"{name} has a column {column!r}, which is not UTF-8; rename it")
         meant = next((ours for ours in _OUR_COLUMNS if _bare(ours) == _bare(column)), None)
         if meant and column != meant and meant not in table.columns:
             raise ManifestError(f'{name} has a column "{column}"; rename it to `{meant}`')
@@ -139,11 +142,12 @@ def _text(row: dict[str, Any], column: str) -> str | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"{column} is {value!r}; it must be a text or a number")
-    text = str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"{column} is {text!r}, which is not UTF-8; rename it") from error
+    return _utf8(column, str(value))
+
+
+def _utf8(column: str, text: str) -> str:
+    if not is_storable(text):
+        raise RowError(f"{column} is {text!r}, which is not UTF-8; rename it")
     return text
 
 
@@ -158,13 +162,19 @@ def _box(value: Any) -> Box | None:
 
 
 def _plain(name: str, value: Any) -> str | int | float | bool | None:
-    """A value of metadata as JSON knows it; dates as ISO texts."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | int | float):
-        return value
+    """A value of metadata as JSON knows it; dates as ISO texts, and none where pandas has NaN."""
+    if isinstance(value, decimal.Decimal):
+        value = float(value)
     if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
         return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return float(value)
+    if isinstance(value, str):
+        return _utf8(f"column {name}", value)
+    if isinstance(value, int | float):
+        if value != value:
+            return None
+        if abs(value) > sys.float_info.max:
+            raise RowError(f"column {name} is {str(value)[:60]}; numbers must be finite")
+        return value
+    if value is None:
+        return value
     raise RowError(f"column {name} is {str(value)[:60]!r}; metadata must be texts, numbers, true or false: flatten it")

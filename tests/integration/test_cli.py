@@ -234,6 +234,23 @@ def test_another_model_is_refused_with_both_names(index: Path, gallery: Path) ->
     assert "efficientnet_lite2@" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [["remove", "\udcff.png"], ["query", "--like", "\udcff"], ["query", "IMAGE", "--unlike", "\udcff"]],
+    ids=["remove", "like", "unlike"],
+)
+def test_a_key_that_is_not_utf8_is_unknown(index: Path, gallery: Path, asked: list[str]) -> None:
+    done = retrieve(*(str(gallery / APPLE) if word == "IMAGE" else word for word in asked), "--index", index)
+    assert done.returncode == 1
+    assert_one_line(done.stderr)
+    assert "no picture '\\udcff" in done.stderr
+
+
+def test_excluding_a_key_that_is_not_utf8_changes_nothing(index: Path, gallery: Path) -> None:
+    done = retrieve("query", gallery / APPLE, "-k", "1", "--exclude", "\udcff", "--index", index)
+    assert (done.returncode, done.stdout) == (0, f"1.000  {gallery / APPLE}\n")
+
+
 def test_remove_takes_keys_and_names_the_unknown(index: Path) -> None:
     assert retrieve("remove", APPLE, "car/noto.png", "--index", index).stdout.startswith("2 removed")
     assert retrieve_json("info", "--index", index)["images"] == 10

@@ -86,15 +86,16 @@ def test_a_file_of_judgements_is_recorded_once_however_often(index: Path, made: 
         {"query": f"customers/{things[0]}/0.png", "key": f"{things[0]}/1.png", "relevant": True, "source": 7},
         {"query": f"customers/{things[0]}/0.png", "key": f"{things[1]}/1.png", "relevant": 0, "box": [1, 2, 30, 40]},
         {"query": f"customers/{things[0]}/0.png", "key": "gone", "relevant": True},
+        {"query": f"customers/{things[0]}/0.png", "key": "\ud800", "relevant": True},
         {"query": "vanished.png", "key": f"{things[0]}/1.png", "relevant": True},
     ]
     log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for _ in range(2):
         done = retrieve("feedback", log, "--index", index)
         assert done.returncode == 3
-        assert done.stdout == "2 judgements recorded, 2 set aside; `retrieve refresh` learns from them\n"
+        assert done.stdout == "2 judgements recorded, 3 set aside; `retrieve refresh` learns from them\n"
         skipped = {line.split(":")[0] for line in done.stderr.splitlines()}
-        assert skipped == {"skipped gone", f"skipped {things[0]}/1.png"}
+        assert skipped == {"skipped gone", "skipped \\ud800", f"skipped {things[0]}/1.png"}
     photo = str(made / "customers" / things[0] / "0.png")
     assert said(index) == [
         (photo, f"{things[0]}/1.png", True, "7", ""),
@@ -108,6 +109,16 @@ def test_a_file_of_judgements_is_recorded_once_however_often(index: Path, made: 
         ({"query": "a.png", "key": "a"}, "line 2 lacks relevant"),
         ({"query": "a.png", "key": "a", "relevant": "perhaps"}, 'line 2: relevant is "perhaps"'),
         ({"query": "a.png", "key": "a", "relevant": True, "box": [1, 2]}, r"line 2: box is \[1, 2\]"),
+        (
+            {"query": "a.png", "key": "a", "relevant": True, "box": [0, 0, "1e999", 1]},
+            r"line 2: box is \[0, 0, inf, 1\]",
+        ),
+        ({"query": "a.png", "key": "a", "relevant": True, "box": [0, 0, 10**400, 1]}, r"line 2: box is \[0, 0, 1000"),
+        ({"query": "\ud800.png", "key": "a", "relevant": True}, r"line 2: query is .*\\ud800.png', which is not UTF-8"),
+        (
+            {"query": "a.png", "key": "a", "relevant": 1, "source": "\ud800"},
+            r"line 2: source is '\\ud800', which",
+        ),
     ],
 )
 def test_a_line_that_is_not_understood_is_named_and_nothing_is_recorded(
@@ -116,7 +127,8 @@ def test_a_line_that_is_not_understood_is_named_and_nothing_is_recorded(
     photo = made / "customers" / things[0] / "0.png"
     good = {"query": str(photo), "key": f"{things[0]}/1.png", "relevant": True}
     log = index.parent / "log.jsonl"
-    log.write_text(f"{json.dumps(good)}\n{json.dumps(row)}\n")
+    line = json.dumps(row).replace('"1e999"', "1e999")
+    log.write_text(f"{json.dumps(good)}\n{line}\n")
     with pytest.raises(ManifestError, match=reason):
         record_file(index, log)
     assert said(index) == []

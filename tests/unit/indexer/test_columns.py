@@ -17,7 +17,7 @@ from indexer.filters import Where
 from indexer.snapshot import Snapshot
 from indexer.store import IndexStore
 from slow_filter import slowly_meets
-from vectors import new_store, put, unit_rows
+from vectors import new_store, put, query_catalog, unit_rows
 
 DIM = 4
 VECTOR = unit_rows(1, DIM, seed=0)[0]
@@ -288,6 +288,19 @@ def _remove(store: IndexStore, shop: Shop, draw: random.Random) -> None:
     store.commit(Changes(removes=dict.fromkeys(gone, -1)))
     for key in gone:
         del shop[key]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    ['{"price":NaN}', '{"price":-Infinity}', f'{{"price":{"9" * 400}}}', "no JSON"],
+    ids=lambda text: text[:20],
+)
+def test_the_fields_of_metadata_that_was_let_in_once_are_passed_over(shoes: IndexStore, spoilt: str) -> None:
+    shoes.commit(Changes(puts=[put("e", VECTOR, product_id="p")]))
+    query_catalog(shoes.index_dir, "UPDATE attributes SET metadata = ? WHERE product_id = 'p'", spoilt)
+    fields = {one.name: one for one in shoes.fields()}
+    assert (fields["price"].pictures, fields["price"].least, fields["price"].greatest) == (3, 10, 50)
+    assert fields["product_id"].texts == ["p"]
 
 
 def test_the_attributes_are_read_once_and_then_only_what_changes(

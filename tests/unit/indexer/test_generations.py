@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from indexer.changes import KEEP, NO_PICTURE, Attributes, Changes, Skip, Touch
-from indexer.errors import IndexerError, VectorError
+from indexer.errors import IndexerError, UnstorableValue, VectorError
+from indexer.feedback import Judgement
 from indexer.store import IndexStore
 from vectors import own_scores, pictures_found, put, unit_rows
 
@@ -268,6 +269,49 @@ def test_a_commit_that_fails_midway_changes_nothing(store: IndexStore, reader: I
         store.commit(Changes(puts=[put("a", ROWS[1]), unstorable]))
     assert reader.refresh() == 1
     assert own_scores(reader, {"a": ROWS[0]})["a"] == pytest.approx(1, abs=1e-3)
+
+
+NOT_FINITE = [float("nan"), float("inf"), -float("inf"), 10**400, [1, -(10**400)], {"a": [{"b": float("inf")}]}]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE, ids=str)
+@pytest.mark.parametrize("way", ["put", "attributes"])
+def test_metadata_that_is_not_finite_is_refused_with_its_field(store: IndexStore, value: object, way: str) -> None:
+    store.commit(Changes(puts=[put("a", ROWS[0], metadata={"price": 1})]))
+    metadata = {"price": value, "name": "1e999"}
+    changes = Changes(puts=[put("a", ROWS[1], metadata=metadata)])
+    if way == "attributes":
+        changes = Changes(attributes={"a": Attributes(metadata=metadata)})
+    with pytest.raises(ValueError, match=r"metadata field 'price' is .*; numbers must be finite") as caught:
+        store.commit(changes)
+    assert isinstance(caught.value, UnstorableValue)
+    assert store.refresh() == 1
+    assert price(store, "a") == 1
+
+
+HALF = "\ud800"
+NO_TEXT = {
+    "key": Changes(puts=[put(HALF, ROWS[0])]),
+    "product": Changes(puts=[put("a", ROWS[0], product_id=HALF)]),
+    "metadata": Changes(puts=[put("a", ROWS[0], metadata={"name": HALF})]),
+    "field": Changes(puts=[put("a", ROWS[0], metadata={HALF: 1})]),
+    "path": Changes(puts=[put("a", ROWS[0], path="/\udcff.png")]),
+    "label": Changes(puts=[put("a", ROWS[0])], attributes={"a": Attributes(None, HALF)}),
+}
+
+
+@pytest.mark.parametrize("changes", NO_TEXT.values(), ids=NO_TEXT.keys())
+def test_text_that_is_no_utf8_is_refused_in_one_line(store: IndexStore, changes: Changes) -> None:
+    with pytest.raises(UnstorableValue, match=r"'.*\\ud(800|cff).*' is not UTF-8 and cannot be stored"):
+        store.commit(changes)
+    assert store.commit(Changes(puts=[put("a", ROWS[0])])).generation == 1
+
+
+def test_a_key_that_cannot_be_stored_is_an_unknown_one(store: IndexStore) -> None:
+    store.commit(Changes(puts=[put("a", ROWS[0])]))
+    assert store.ids_of(store.snapshot, [HALF, "a"]).keys() == store.owners([HALF, "a"]).keys() == {"a"}
+    assert store.picture(HALF) is None
+    assert store.record_feedback([Judgement("h", "/q", HALF, True), Judgement("h", "/q", "a", True)]) == [HALF]
 
 
 def test_a_row_that_would_name_no_source_is_not_committed(store: IndexStore) -> None:
