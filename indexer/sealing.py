@@ -19,9 +19,12 @@ SEAL_ROWS = 4096  # at 1,280 values 10 MB: a fraction of a second to write, half
 
 def is_due(connection: sqlite3.Connection, space_id: int) -> bool:
     """Whether the catalog holds `SEAL_ROWS` vectors of a space or more, those of removed pictures included."""
-    unsealed = "SELECT 1 FROM embeddings WHERE space_id = ? AND segment_id IS NULL LIMIT ?"
-    count: int = connection.execute(f"SELECT count(*) FROM ({unsealed})", (space_id, SEAL_ROWS)).fetchone()[0]
-    return count == SEAL_ROWS
+    unsealed = "FROM embeddings WHERE space_id = ? AND segment_id IS NULL"
+    return all(  # the first is counted in an index alone, and is nearly always too few for the second
+        connection.execute(f"SELECT count(*) FROM (SELECT 1 {rows} LIMIT ?)", (space_id, SEAL_ROWS)).fetchone()[0]
+        == SEAL_ROWS
+        for rows in (unsealed, f"{unsealed} AND vector IS NOT NULL")
+    )
 
 
 def seal(catalog: Catalog, index_dir: Path, space: Space, *, least_rows: int | None = None) -> None:
@@ -51,16 +54,27 @@ def seal(catalog: Catalog, index_dir: Path, space: Space, *, least_rows: int | N
         _drop_removed(catalog, space.id)
 
 
+class _Overtaken(Exception):
+    """Some of the vectors are no longer there to be sealed."""
+
+
 def _seal_rows(catalog: Catalog, index_dir: Path, space: Space, rows: list[tuple[int, bytes]]) -> None:
+    """Write a segment and name it, unless somebody has emptied the space meanwhile: it may be filled again later."""
     ids = np.array([picture_id for picture_id, _ in rows], np.int64)
     vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f2").astype(np.float32)
     sealed = write_segment(index_dir, f"{uuid.uuid4().hex}.faiss", ids, vectors.reshape(len(rows), space.dim))
-    with catalog.write() as connection:
-        segment_id = name_segment(connection, space.id, sealed)
-        connection.executemany(
-            "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?",
-            [(segment_id, picture_id, space.id) for picture_id, _ in rows],
-        )
+    try:
+        with catalog.write() as connection:
+            segment_id = name_segment(connection, space.id, sealed)
+            moved = connection.executemany(
+                "UPDATE embeddings SET segment_id = ?, vector = NULL WHERE picture_id = ? AND space_id = ?"
+                " AND segment_id IS NULL AND vector IS NOT NULL",
+                [(segment_id, picture_id, space.id) for picture_id, _ in rows],
+            ).rowcount
+            if moved != len(rows):
+                raise _Overtaken
+    except _Overtaken:
+        (index_dir / SEGMENTS_FOLDER / sealed.file).unlink(missing_ok=True)
 
 
 def name_segment(connection: sqlite3.Connection, space_id: int, sealed: SealedFile) -> int:

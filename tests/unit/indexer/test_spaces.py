@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from indexer.changes import Attributes, Changes
 from indexer.errors import ModelMismatch, VectorError
 from indexer.integrity import verify
 from indexer.lookup import Picture
+from indexer.segments import SealedFile
 from indexer.spaces import Space
 from indexer.store import IndexStore
 from vectors import exact_search, own_scores, pictures_found, put, query_catalog, unit_rows
@@ -261,6 +263,32 @@ def test_a_space_beside_the_live_one_is_sealed_like_it(held: IndexStore, monkeyp
     with_reopened.close()
 
 
+def test_a_sealing_that_was_overtaken_by_the_emptying_of_its_space_names_nothing(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 10)
+    former, space, other = store.space, second_space(store), IndexStore(store.index_dir)
+    write_segment = indexer.sealing.write_segment
+
+    def overtaken(*given: Any) -> SealedFile:
+        sealed = write_segment(*given)
+        monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 1000)
+        other.make_live(space, "refresh", embedded)
+        other.empty_space(former)
+        return sealed
+
+    monkeypatch.setattr(indexer.sealing, "write_segment", overtaken)
+    add(store, *[f"k{i}" for i in range(10)])
+    monkeypatch.setattr(indexer.sealing, "write_segment", write_segment)
+    assert query_catalog(store.index_dir, "SELECT count(*) FROM segments") == [(0,)]
+    assert list((store.index_dir / "segments").iterdir()) == []
+    other.fill(former, {one.id: OLD[one.key] for one in other.pictures_without_vector(former)})
+    other.make_live(former, "rollback", never)
+    assert pictures_found(other).keys() == {f"k{i}" for i in range(10)}
+    assert verify(store.index_dir).problems == []
+    other.close()
+
+
 def test_a_vector_given_twice_stays_what_it_was(held: IndexStore) -> None:
     space = second_space(held)
     fill(held, space)
@@ -298,6 +326,20 @@ def test_sealing_passes_over_what_is_left_out(held: IndexStore, monkeypatch: pyt
     assert len(held.snapshot.segments) == 1
     assert pictures_found(held).keys() == {f"k{i}" for i in range(10)} - {gone.key}
     assert verify(held.index_dir).is_whole
+
+
+def test_what_is_left_out_lets_no_commit_seal(held: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", 8)
+    space = second_space(held)
+    pictures = held.pictures_without_vector(space)
+    held.leave_out(space, [one.id for one in pictures[:8]])
+    held.fill(space, embedded(pictures[8:]))
+    held.make_live(space, "refresh", never)
+    sealings = []
+    monkeypatch.setattr(indexer.sealing, "seal", lambda *_: sealings.append(1))
+    for i in range(10, 16):
+        held.commit(Changes(puts=[put(f"k{i}", NEW[f"k{i}"])]))
+        assert len(sealings) == (i == 15)
 
 
 def test_what_was_left_out_can_be_filled_later_and_readers_of_that_space_see_it(
