@@ -138,9 +138,11 @@ def check_approximation(path: Path, file: ApproximationFile) -> None:
         IndexDamaged: it is missing, or not what was written.
     """
     remedy = "searches compare every vector until `retrieve compact` makes it anew"
-    if not path.is_file():
-        raise IndexDamaged(f"{path} is missing; {remedy}")
-    if path.stat().st_size != file.size_bytes or crc32_of(path) != file.checksum:
+    try:
+        is_whole = path.stat().st_size == file.size_bytes and crc32_of(path) == file.checksum
+    except FileNotFoundError:
+        raise IndexDamaged(f"{path} is missing; {remedy}") from None
+    if not is_whole:
         raise IndexDamaged(f"{path} differs from its checksum; {remedy}")
 
 

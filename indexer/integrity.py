@@ -1,6 +1,5 @@
 """Whether the index on disk is whole: every checksum, every count; and what can be saved when it is not."""
 
-import hashlib
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -70,10 +69,13 @@ def verify(index_dir: Path) -> Integrity:
         IndexDamaged: the catalog itself cannot be opened.
     """
     with closing(Catalog(index_dir)) as catalog:
-        return _verify(catalog, index_dir)
+        while (found := _verify(catalog, index_dir)) is None:
+            pass  # a job has dropped files while they were checked; it may take as long again
+        return found
 
 
-def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
+def _verify(catalog: Catalog, index_dir: Path) -> Integrity | None:
+    """What there is to find; None where something is wrong with a file that the index no longer needs."""
     found = Integrity()
     with catalog.read() as connection:
         found.problems += [f"catalog: {line}" for line in _sqlite_problems(connection)]
@@ -81,9 +83,10 @@ def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
             return found
         found.generation, space = newest_generation(connection)
         found.images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
-        damaged = [segment for segment in _segments(connection) if _segment_problem(index_dir, segment, found)]
+        damaged = _damaged_segments(connection, index_dir)
+        found.problems += (problem for _, problem in damaged)
         altered = _altered_in_catalog(connection)
-        for segment in damaged:
+        for segment, _ in damaged:
             altered += _altered_in_segment(connection, index_dir, segment)
         lost = {picture_id for picture_id, space_id in altered if space_id == space.id}
         found.lost = sorted(lost.union(ids_to_fill(connection, space.id)))
@@ -91,8 +94,12 @@ def _verify(catalog: Catalog, index_dir: Path) -> Integrity:
             found.problems.append(f"{len(found.lost)} pictures have no intact vector")
         if beside := sum(space_id != space.id for _, space_id in altered):
             found.problems.append(f"{beside} vectors of models that are not the live one are altered")
-        found.problems += _approximation_problems(connection, index_dir).values()
-        found.problems += _kept_problems(connection, index_dir)
+        others = _approximation_problems(connection, index_dir) | _kept_problems(connection, index_dir)
+        found.problems += others.values()
+    if damaged or others:
+        with catalog.read() as connection:
+            if {_path_of(segment.sealed.file) for segment, _ in damaged}.union(others) - _files_named(connection):
+                return None
     orphans = [*sealing.orphan_segments(catalog, index_dir), *kept.orphans(catalog, index_dir)]
     found.orphans = [path.relative_to(index_dir).as_posix() for path in orphans]
     return found
@@ -108,20 +115,23 @@ def salvage(index_dir: Path) -> None:
         IndexReadOnly, DiskFull
         IndexDamaged: the catalog itself is damaged.
     """
-    with closing(Catalog(index_dir)) as catalog, catalog.write() as connection:
-        if problems := _sqlite_problems(connection):
-            raise IndexDamaged(
-                f"index {index_dir}: its catalog is damaged ({problems[0]}); restore it from a `retrieve backup`, "
-                "or index the gallery again into another folder"
-            )
-        for segment in _segments(connection):
-            if _segment_problem(index_dir, segment, Integrity()):
+    with closing(Catalog(index_dir)) as catalog:
+        with catalog.read() as connection:  # not while writers wait: every file is read
+            if problems := _sqlite_problems(connection):
+                raise IndexDamaged(
+                    f"index {index_dir}: its catalog is damaged ({problems[0]}); restore it from a `retrieve backup`, "
+                    "or index the gallery again into another folder"
+                )
+            damaged = _damaged_segments(connection, index_dir)
+            approximations = _approximation_problems(connection, index_dir)
+        with catalog.write() as connection:
+            for segment, _ in damaged:
                 _empty_segment(connection, index_dir, segment)
-        connection.executemany(
-            "DELETE FROM embeddings WHERE picture_id = ? AND space_id = ?", _altered_in_catalog(connection)
-        )
-        for segment_id in _approximation_problems(connection, index_dir):
-            connection.execute("DELETE FROM approximations WHERE segment_id = ?", (segment_id,))
+            connection.executemany(
+                "DELETE FROM embeddings WHERE picture_id = ? AND space_id = ?", _altered_in_catalog(connection)
+            )
+            outdated = [(Path(name).name,) for name in approximations]
+            connection.executemany("DELETE FROM approximations WHERE file = ?", outdated)
 
 
 def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
@@ -131,6 +141,25 @@ def _sqlite_problems(connection: sqlite3.Connection) -> list[str]:
     except sqlite3.DatabaseError as error:
         return [str(error)]
     return [line.replace("\n", "; ") for line in lines if line != "ok"]
+
+
+def _files_named(connection: sqlite3.Connection) -> set[str]:
+    """The files that the newest generation needs, by their paths in the index."""
+    segments = "SELECT file FROM segments WHERE merged_into IS NULL UNION ALL SELECT file FROM approximations"
+    kept_pictures = "SELECT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
+    return {_path_of(row[0]) for row in connection.execute(segments)}.union(
+        row[0] for row in connection.execute(kept_pictures)
+    )
+
+
+def _path_of(file: str) -> str:
+    return f"{SEGMENTS_FOLDER}/{file}"
+
+
+def _damaged_segments(connection: sqlite3.Connection, index_dir: Path) -> list[tuple[_SegmentRow, str]]:
+    """Those that are not as they were written, and what is wrong with each."""
+    checked = ((segment, _segment_problem(connection, index_dir, segment)) for segment in _segments(connection))
+    return [(segment, f"{_path_of(segment.sealed.file)} {problem}") for segment, problem in checked if problem]
 
 
 def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
@@ -144,20 +173,23 @@ def _segments(connection: sqlite3.Connection) -> list[_SegmentRow]:
     ]
 
 
-def _segment_problem(index_dir: Path, segment: _SegmentRow, found: Integrity) -> bool:
-    path = index_dir / SEGMENTS_FOLDER / segment.sealed.file
-    name = path.relative_to(index_dir)
-    if not path.is_file():
-        found.problems.append(f"{name} is missing")
-    elif sha256_of(path) != segment.sealed.sha256:
-        found.problems.append(f"{name} differs from its checksum")
-    else:
-        try:
-            Segment(index_dir, segment.id, segment.sealed)
-            return False
-        except IndexDamaged:
-            found.problems.append(f"{name} differs from what the catalog says of it")
-    return True
+def _segment_problem(connection: sqlite3.Connection, index_dir: Path, segment: _SegmentRow) -> str | None:
+    if problem := _file_problem(index_dir / SEGMENTS_FOLDER / segment.sealed.file, segment.sealed.sha256):
+        return problem
+    try:
+        Segment(index_dir, segment.id, segment.sealed)
+    except IndexDamaged:
+        return "differs from what the catalog says of it"
+    sql = f"SELECT count(*) FROM embeddings WHERE {_OF_SEGMENT}"
+    held = connection.execute(sql, (segment.id, segment.id)).fetchone()[0]
+    return None if held == segment.sealed.rows else f"has {segment.sealed.rows} vectors, {held} in the catalog"
+
+
+def _file_problem(path: Path, sha256: str) -> str | None:
+    try:
+        return None if sha256_of(path) == sha256 else "differs from its checksum"
+    except (FileNotFoundError, IsADirectoryError):
+        return "is missing"
 
 
 def _altered_in_catalog(connection: sqlite3.Connection) -> list[tuple[int, int]]:
@@ -205,24 +237,25 @@ def _empty_segment(connection: sqlite3.Connection, index_dir: Path, segment: _Se
     connection.execute("DELETE FROM segments WHERE id = ? OR merged_into = ?", (segment.id, segment.id))
 
 
-def _approximation_problems(connection: sqlite3.Connection, index_dir: Path) -> dict[int, str]:
-    """What is wrong with each damaged approximation, by its segment's id."""
+def _approximation_problems(connection: sqlite3.Connection, index_dir: Path) -> dict[str, str]:
+    """What is wrong with each damaged approximation, by its file."""
     found = {}
     for segment_id, file in connection.execute("SELECT segment_id, file FROM approximations").fetchall():
         path = index_dir / SEGMENTS_FOLDER / file
         try:
             check_approximation(path, read_approximation(connection, segment_id))
         except IndexDamaged as error:
-            found[segment_id] = str(error).replace(str(path), str(path.relative_to(index_dir)))
+            found[_path_of(file)] = str(error).replace(str(path), str(path.relative_to(index_dir)))
     return found
 
 
-def _kept_problems(connection: sqlite3.Connection, index_dir: Path) -> Iterator[str]:
+def _kept_problems(connection: sqlite3.Connection, index_dir: Path) -> dict[str, str]:
+    """What is wrong with each damaged picture that is kept, by its file."""
+    found = {}
     rows = connection.execute("SELECT key, path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'")
     remedy = "upsert the picture again, or remove the key"
     for key, relative in rows:
         path = index_dir / relative
-        if not path.is_file():
-            yield f"{relative}, the kept picture of {key!r}, is missing; {remedy}"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
-            yield f"{relative}, the kept picture of {key!r}, differs from its checksum; {remedy}"
+        if problem := _file_problem(path, path.name):
+            found[relative] = f"{relative}, the kept picture of {key!r}, {problem}; {remedy}"
+    return found

@@ -216,11 +216,12 @@ def _map(path: Path, sealed: SealedFile) -> Any:
     remedy = "run `retrieve verify --repair`, or restore the index from a `retrieve backup`"
     try:
         actual_bytes = path.stat().st_size
+        frame_checksum = _frame_checksum(path, sealed.rows) if actual_bytes == sealed.size_bytes else None
     except FileNotFoundError:
         raise IndexDamaged(f"segment {path} is missing; {remedy}") from None
     if actual_bytes != sealed.size_bytes:
         raise IndexDamaged(f"segment {path} has {actual_bytes} bytes, {sealed.size_bytes} were written; {remedy}")
-    if _frame_checksum(path, sealed.rows) != sealed.frame_checksum:
+    if frame_checksum != sealed.frame_checksum:
         raise IndexDamaged(f"segment {path} differs from its checksum; {remedy}")
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

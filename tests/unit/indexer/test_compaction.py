@@ -317,6 +317,26 @@ def test_a_space_that_is_not_live_is_compacted_before_it_is(store: IndexStore) -
     assert_whole(store)
 
 
+@pytest.mark.parametrize("merged_before", [False, True], ids=["segments", "approximation"])
+def test_a_compaction_beside_a_verification_is_no_damage(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch, merged_before: bool
+) -> None:
+    if merged_before:
+        compact(store, LISTS)
+    name = "check_approximation" if merged_before else "sha256_of"
+    check = getattr(indexer.integrity, name)
+
+    def overtaken(*given: object) -> object:
+        monkeypatch.setattr(indexer.integrity, name, check)
+        compact(store, GRAPH)
+        return check(*given)
+
+    monkeypatch.setattr(indexer.integrity, name, overtaken)
+    found = verify(store.index_dir)
+    assert (found.problems, found.lost, found.images) == ([], [], len(ROWS))
+    assert store.recipe()[0] == "HNSW8,SQ8"
+
+
 # What goes wrong
 
 

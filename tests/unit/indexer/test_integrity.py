@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import indexer.catalog
+import indexer.integrity
 import indexer.sealing
 from damage import flip
-from indexer.changes import Changes
+from indexer.changes import Attributes, Changes
 from indexer.errors import IndexDamaged, IndexNotFound
+from indexer.files import sha256_of
 from indexer.integrity import salvage, verify
 from indexer.segments import SealedFile, Segment, read_raw_rows
 from indexer.store import IndexStore
@@ -344,6 +347,33 @@ def test_a_catalog_without_a_generation_is_damaged(index_dir: Path) -> None:
     for use in (IndexStore, verify):
         with pytest.raises(IndexDamaged, match="names no generation; restore"):
             use(index_dir)
+
+
+def test_writers_go_on_while_a_repair_reads_the_files(
+    index_dir: Path, segment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer.catalog, "BUSY_TIMEOUT_S", 0.1)
+    store = IndexStore(index_dir)
+    flip_vector(segment, row=4)
+
+    def hashed(path: Path) -> str:
+        store.commit(Changes(attributes={"k0": Attributes("k0")}))
+        return sha256_of(path)
+
+    monkeypatch.setattr(indexer.integrity, "sha256_of", hashed)
+    salvage(index_dir)
+    monkeypatch.undo()
+    assert renew(store) == ["k4"]
+    store.close()
+    assert_whole_again(index_dir)
+
+
+def test_a_segment_with_vectors_that_the_catalog_lacks_is_damaged_and_goes(index_dir: Path, segment: Path) -> None:
+    columns = "space_id, file, rows, size_bytes, sha256, frame_checksum"
+    query_catalog(index_dir, f"INSERT INTO segments ({columns}) SELECT {columns} FROM segments")
+    assert verify(index_dir).problems == [f"segments/{segment.name} has {SEALED} vectors, 0 in the catalog"]
+    salvage(index_dir)
+    assert_whole_again(index_dir)
 
 
 def test_readers_and_writers_go_on_during_a_verification(index_dir: Path) -> None:
