@@ -67,6 +67,17 @@ def try_seal_lock(index_dir: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextmanager
+def folder_lock(folder: Path, *, is_shared: bool) -> Iterator[None]:
+    """Wait for a folder: among several who share it, or alone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import indexer.kept
 from indexer.changes import Changes
 from indexer.kept import ORPHAN_AGE_S
 from indexer.store import IndexStore
@@ -63,6 +66,35 @@ def test_an_old_file_kept_again_is_young(store: IndexStore) -> None:
     store.keep(b"picture")
     run_a_job(store)
     assert path.exists()
+
+
+def test_a_file_kept_again_while_a_job_is_about_to_remove_it_is_there(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.index_dir / store.keep(b"picture")
+    make_old(path)
+    unlink, upsert = Path.unlink, threading.Thread(target=store.keep, args=(b"picture",))
+
+    def overtaken(self: Path, *given: Any, **named: Any) -> None:
+        if self == path:
+            upsert.start()
+            upsert.join(0.3)
+        unlink(self, *given, **named)
+
+    monkeypatch.setattr(Path, "unlink", overtaken)
+    run_a_job(store)
+    upsert.join()
+    assert path.read_bytes() == b"picture"
+
+
+def test_a_picture_that_another_thread_kept_is_durable_when_it_is_kept_again(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.index_dir / store.keep(b"picture")
+    synced = []
+    monkeypatch.setattr(indexer.kept, "sync_folder", synced.append)
+    store.keep(b"picture")
+    assert synced == [path.parent]
 
 
 def test_a_file_of_a_picture_in_the_index_stays(store: IndexStore) -> None:
