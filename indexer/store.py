@@ -18,7 +18,7 @@ from indexer.catalog import CATALOG_FILE, Catalog
 from indexer.changes import Changes, Committed, apply
 from indexer.columns import Columns
 from indexer.compaction import Compaction
-from indexer.errors import IndexBusy, IndexDamaged, IndexerError, IndexReadOnly, RecipeError
+from indexer.errors import DiskFull, IndexBusy, IndexDamaged, IndexerError, IndexReadOnly, RecipeError
 from indexer.feedback import Judgement
 from indexer.fields import FieldSummary, summarise_fields
 from indexer.files import make_folder, total_bytes, translated_os_errors
@@ -196,9 +196,22 @@ class IndexStore:
             is_due = sealing.is_due(connection, space.id)
         self.refresh()
         if is_due:
-            sealing.seal(self._catalog, self.index_dir, space)
+            self._seal(space)
             self.refresh()
         return committed
+
+    def _seal(self, space: Space) -> None:
+        """Seal what has been committed. What hinders it is logged, but for a full disk: the next commit tries again.
+
+        Raises:
+            DiskFull
+        """
+        try:
+            sealing.seal(self._catalog, self.index_dir, space)
+        except DiskFull:
+            raise
+        except IndexerError as error:
+            _log.warning("vectors stay in the catalog until the next commit: %s", error)
 
     def spaces(self) -> list[Space]:
         """Every embedding space of the index, oldest first; the live one is `space`."""
@@ -248,7 +261,7 @@ class IndexStore:
             spaces.fill(connection, space.id, vectors)
             is_due = sealing.is_due(connection, space.id)
         if is_due:
-            sealing.seal(self._catalog, self.index_dir, space)
+            self._seal(space)
 
     def leave_out(self, space: Space, picture_ids: Iterable[int]) -> None:
         """Note that pictures cannot be embedded by a model, so that its space can be made live without them.

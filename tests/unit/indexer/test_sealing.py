@@ -1,17 +1,22 @@
 """Vectors leave the catalog for segments, and nobody who searches notices."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import indexer.catalog
 import indexer.sealing
 from indexer.changes import Attributes, Changes
 from indexer.integrity import verify
 from indexer.locks import try_seal_lock
+from indexer.segments import SealedFile
 from indexer.store import IndexStore
 from vectors import own_scores, pictures_found, put, query_catalog, unit_rows
 
@@ -153,6 +158,35 @@ def test_while_another_seals_a_commit_neither_waits_nor_seals(store: IndexStore)
         assert segment_files(store) == set()
     add(store, SEAL_ROWS, SEAL_ROWS + 1)
     assert query_catalog(store.index_dir, "SELECT rows FROM segments") == [(SEAL_ROWS + 1,)]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["commit", "fill"])
+def test_what_is_committed_is_no_failure_where_sealing_has_to_wait(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, beside: bool
+) -> None:
+    add(store, 0, SEAL_ROWS - 1)
+    space = store.open_space(model_name="n", model_fingerprint="g", dim=8) if beside else store.space
+    monkeypatch.setattr(indexer.catalog, "BUSY_TIMEOUT_S", 0.1)
+    writer, write_segment = IndexStore(store.index_dir), indexer.sealing.write_segment
+    monkeypatch.setattr(indexer.sealing, "SEAL_ROWS", SEAL_ROWS - 1 if beside else SEAL_ROWS)
+    with closing(sqlite3.connect(store.index_dir / "catalog.sqlite", isolation_level=None)) as other:
+
+        def hindered(*given: Any) -> SealedFile:
+            other.execute("BEGIN IMMEDIATE")
+            return write_segment(*given)
+
+        monkeypatch.setattr(indexer.sealing, "write_segment", hindered)
+        if beside:
+            writer.fill(space, {i + 1: ROWS[i] for i in range(SEAL_ROWS - 1)})
+        else:
+            assert writer.commit(Changes(puts=[put("last", ROWS[20])])).added == ["last"]
+        other.execute("ROLLBACK")
+    assert "vectors stay in the catalog until the next commit" in caplog.text
+    assert query_catalog(store.index_dir, "SELECT count(*) FROM segments") == [(0,)]
+    monkeypatch.setattr(indexer.sealing, "write_segment", write_segment)
+    add(writer, 30, 31)
+    assert len(segment_files(store)) == 1
+    writer.close()
 
 
 def test_an_altered_vector_is_not_sealed_as_if_it_were_right(store: IndexStore) -> None:
