@@ -185,8 +185,9 @@ class Catalog:
         """Close both connections; the last process to close removes the write-ahead log."""
         with self._write_lock, self._read_lock:
             self._reader.close()
-            if self._writer is not None:
-                self._writer.close()
+            if self._writer is None:
+                self._writer = self._reader  # which refuses from now on what it is asked for
+            self._writer.close()
 
     def _connect_reader(self) -> sqlite3.Connection:
         try:
@@ -287,12 +288,18 @@ def translated_sqlite_errors(path: Path) -> Iterator[None]:
             f"index {path.parent}: {nearby!r} is not UTF-8 and cannot be stored; write it in other characters"
         ) from error
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" not in str(error):
+            raise  # a mistake of the caller, and of no index
         raise _translate(error, path) from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> IndexerError:
     name = getattr(error, "sqlite_errorname", "") or ""
     index_dir = path.parent
+    if isinstance(error, sqlite3.ProgrammingError):
+        return IndexerError(f"index {index_dir} was closed; open it again")
+    if isinstance(error, sqlite3.IntegrityError):
+        return IndexerError(f"index {index_dir} cannot hold what it was given ({error}); nothing was changed")
     if name == "SQLITE_FULL" or name in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"):
         return DiskFull(
             f"index {index_dir}: no space left to write ({error}); everything committed before is safe, free some "

@@ -163,9 +163,17 @@ class IndexStore:
         return self._columns.groups(field, snapshot.generation)
 
     def ids_of(self, snapshot: Snapshot, keys: Iterable[str]) -> dict[str, int]:
-        """For those of `keys` that a snapshot's generation holds, the picture's id."""
+        """For those of `keys` that a snapshot's generation holds, the picture's id.
+
+        Raises:
+            GenerationForgotten: it was pruned meanwhile.
+        """
+        wanted = set(keys)
         with self._catalog.read() as connection:
-            return lookup.ids_of_keys(connection, snapshot.generation, keys)
+            found = lookup.ids_of_keys(connection, snapshot.generation, wanted)
+            if len(found) < len(wanted):
+                forgetting.refuse_forgotten(connection, snapshot.generation)
+        return found
 
     def commit(self, changes: Changes, note: str = "", *, space_id: int | None = None) -> Committed:
         """Make `changes` durable as one new generation, all or nothing, and move to it.
@@ -331,9 +339,7 @@ class IndexStore:
 
     def snapshot_of(self, space: Space) -> Snapshot:
         """The newest generation as a space that is not live sees it: the pictures that have a vector there."""
-        with self._catalog.read() as connection:
-            opening = load_snapshot(connection, self.index_dir, space)
-        return opening()
+        return self._loaded(partial(load_snapshot, index_dir=self.index_dir, space=space))[1]
 
     @contextmanager
     def job(self, verb: str) -> Iterator[None]:

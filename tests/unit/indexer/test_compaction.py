@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -335,6 +336,27 @@ def test_a_compaction_beside_a_verification_is_no_damage(
     found = verify(store.index_dir)
     assert (found.problems, found.lost, found.images) == ([], [], len(ROWS))
     assert store.recipe()[0] == "HNSW8,SQ8"
+
+
+def test_another_space_is_seen_while_a_compaction_drops_its_files(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, former = store.open_space(model_name="n", model_fingerprint="g", dim=DIM), store.space
+    store.fill(space, {one.id: ROWS[int(one.key[1:])] for one in store.pictures_without_vector(space)})
+    store.make_live(space, "refresh", lambda rest: {})
+    load, other = indexer.store.load_snapshot, IndexStore(store.index_dir)
+
+    def overtaken(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(indexer.store, "load_snapshot", load)
+        seen = given[0].execute("SELECT max(number) FROM generations").fetchone()
+        assert seen == (11,)  # from here on this transaction sees what there is now
+        with other.job("compact"):
+            indexer.compaction.compact(other._catalog, other.index_dir, other.snapshot_of(former), LISTS)
+        return load(*given, **named)
+
+    monkeypatch.setattr(indexer.store, "load_snapshot", overtaken)
+    assert store.snapshot_of(former).images == len(ROWS)
+    other.close()
 
 
 # What goes wrong

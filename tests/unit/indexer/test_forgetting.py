@@ -79,7 +79,11 @@ def test_a_reader_that_slept_through_it_is_told_and_begins_anew(store: IndexStor
         GenerationForgotten, match="generation 1 was pruned from the index, the oldest that is left is 3"
     ):
         pictures_found(reader, asleep)
+    assert reader.ids_of(asleep, ["k3"]).keys() == {"k3"}
+    with pytest.raises(GenerationForgotten):
+        reader.ids_of(asleep, ["k3", "k0"])
     reader.refresh()
+    assert reader.ids_of(reader.snapshot, ["k3", "k0"]).keys() == {"k3"}
     assert pictures_found(reader).keys() == {"k2", "k3", "k4", "k5"}
     assert reader.search(ROWS[:1], 9).ids[0].tolist().count(-1) == 5
     meeting = np.flatnonzero(reader.meeting(reader.snapshot, "n >= 0")).tolist()

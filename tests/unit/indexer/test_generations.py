@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.changes import KEEP, NO_PICTURE, Attributes, Changes, Skip, Touch
-from indexer.errors import IndexerError, UnstorableValue, VectorError
+from indexer.errors import IndexDamaged, IndexerError, UnstorableValue, VectorError
 from indexer.feedback import Judgement
 from indexer.store import IndexStore
 from vectors import own_scores, pictures_found, put, unit_rows
@@ -315,9 +315,27 @@ def test_a_key_that_cannot_be_stored_is_an_unknown_one(store: IndexStore) -> Non
 
 
 def test_a_row_that_would_name_no_source_is_not_committed(store: IndexStore) -> None:
-    with pytest.raises(IndexerError, match="FOREIGN KEY"):
+    with pytest.raises(IndexerError, match=r"cannot hold what it was given \(FOREIGN KEY .*; nothing was changed"):
         store.commit(Changes(puts=[put("a", ROWS[0])], skips=[Skip(99, "b", "no picture", 5, 6)]))
     assert store.refresh() == 0
+
+
+@pytest.mark.parametrize("has_written", [False, True])
+def test_a_store_that_was_closed_says_so(store: IndexStore, has_written: bool) -> None:
+    if has_written:
+        store.commit(Changes(puts=[put("a", ROWS[0])]))
+    store.close()
+    for use in (
+        lambda: store.commit(Changes(removes={"a": -1})),
+        lambda: store.pictures(store.snapshot, [1]),
+        store.refresh,
+        store.settings,
+        store.is_behind,
+    ):
+        with pytest.raises(IndexerError, match=r"index .* was closed; open it again") as caught:
+            use()
+        assert not isinstance(caught.value, IndexDamaged)
+    store.close()
 
 
 def test_a_commit_that_failed_does_not_stand_in_the_way_of_the_next(store: IndexStore) -> None:
