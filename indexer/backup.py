@@ -45,10 +45,12 @@ def backup(index_dir: Path, destination: Path) -> Backup:
 
     Raises:
         IndexNotFound, IndexTooNew, IndexDamaged: there is no index to copy.
-        IndexExists: there is something at `destination` already.
+        IndexExists: there is something at `destination` already, or it lies in the index.
         DiskFull, IndexReadOnly
     """
     destination = destination.absolute()
+    if destination.resolve().is_relative_to(index_dir.resolve()):
+        raise IndexExists(f"{destination} lies in the index {index_dir} itself; name a folder elsewhere")
     if destination.exists():
         raise IndexExists(f"{destination} exists already; a backup makes a new folder, name one that is not there")
     while True:
@@ -69,12 +71,11 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
             aside.mkdir(parents=True)
             with closing(Catalog(index_dir)) as catalog:
                 catalog.backup_to(aside / CATALOG_FILE)
-            generation, images, names, optional = _contents(aside / CATALOG_FILE)
-            for name in names:
-                _copy_named(index_dir, name, aside)
-            for name in optional:
-                if (index_dir / name).is_file():  # no answer depends on it
-                    _copy(index_dir / name, aside / name)
+                with closing(sqlite3.connect(aside / CATALOG_FILE)) as copy:
+                    generation, images = _newest(copy)
+                    needed, optional = _names(copy)
+                for name in (*sorted(needed), *sorted(optional)):
+                    _copy_named(catalog, name, aside, is_needed=name in needed)
             for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
                 sync_folder(folder)
             size_bytes = total_bytes(aside.rglob("*"))
@@ -86,27 +87,26 @@ def _backup(index_dir: Path, destination: Path) -> Backup:
     return Backup(destination, generation, images, size_bytes)
 
 
-def _contents(catalog_file: Path) -> tuple[int, int, list[str], set[str]]:
-    """The newest generation, its pictures, the names of its files, and those of files that it can do without."""
-    with closing(sqlite3.connect(catalog_file)) as connection:
-        generation = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
-        images = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
-        segments = connection.execute("SELECT file FROM segments WHERE merged_into IS NULL")
-        names = [f"{SEGMENTS_FOLDER}/{row[0]}" for row in segments]
-        names += models_in_use(connection)
-        names += [
-            row[0]
-            for row in connection.execute(
-                "SELECT DISTINCT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'"
-            )
-        ]
-        optional = kept_queries(connection, KEPT_FOLDER).difference(names)
-        optional |= {f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM approximations")}
-    return generation, images, names, optional
+def _newest(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The newest generation and the number of its pictures."""
+    generation: int = connection.execute("SELECT max(number) FROM generations").fetchone()[0]
+    images: int = connection.execute("SELECT count(*) FROM pictures WHERE removed IS NULL").fetchone()[0]
+    return generation, images
 
 
-def _copy_named(index_dir: Path, name: str, target: Path) -> None:
+def _names(connection: sqlite3.Connection) -> tuple[set[str], set[str]]:
+    """The files and folders that the newest generation needs, and those that no answer depends on."""
+    segments = connection.execute("SELECT file FROM segments WHERE merged_into IS NULL")
+    pictures = connection.execute("SELECT path FROM pictures WHERE removed IS NULL AND path LIKE 'pictures/%'")
+    needed = {f"{SEGMENTS_FOLDER}/{row[0]}" for row in segments} | {row[0] for row in pictures}
+    needed.update(models_in_use(connection))
+    optional = {f"{SEGMENTS_FOLDER}/{row[0]}" for row in connection.execute("SELECT file FROM approximations")}
+    return needed, optional | (kept_queries(connection, KEPT_FOLDER) - needed)
+
+
+def _copy_named(catalog: Catalog, name: str, target: Path, *, is_needed: bool) -> None:
     """Copy a file, or all files of a folder, which a model is."""
+    index_dir = catalog.path.parent
     path, is_missing = index_dir / name, False
     is_folder = path.is_dir()
     try:
@@ -114,9 +114,12 @@ def _copy_named(index_dir: Path, name: str, target: Path) -> None:
             _copy(each, target / each.relative_to(index_dir))
     except FileNotFoundError:
         is_missing = True
-    if (is_missing or is_folder) and name not in _contents(index_dir / CATALOG_FILE)[2]:  # of a folder some may be gone
-        raise _Dropped
-    if is_missing:
+    if is_missing or is_folder:  # of a folder some may be gone
+        with catalog.read() as connection:
+            is_named = any(name in names for names in _names(connection))
+        if not is_named:
+            raise _Dropped
+    if is_missing and is_needed:
         raise IndexDamaged(f"{path} is missing; run `retrieve verify --repair`, then back up again")
 
 

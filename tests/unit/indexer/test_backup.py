@@ -15,6 +15,7 @@ from indexer.backup import backup
 from indexer.changes import Changes
 from indexer.errors import IndexDamaged, IndexExists, IndexNotFound
 from indexer.integrity import verify
+from indexer.settings import SearchSettings
 from indexer.store import IndexStore
 from vectors import new_store, pictures_found, put, unit_rows
 
@@ -91,6 +92,37 @@ def test_a_backup_replaces_nothing(store: IndexStore, tmp_path: Path) -> None:
     with pytest.raises(IndexExists, match="copy exists already; a backup makes a new folder"):
         backup(store.index_dir, tmp_path / "copy")
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("place", ["copy", "pictures/copy", "segments/../copy", "link/copy"])
+def test_a_backup_does_not_lie_in_its_index(store: IndexStore, tmp_path: Path, place: str) -> None:
+    (store.index_dir / "link").symlink_to(store.index_dir / "pictures")
+    before = sorted(store.index_dir.rglob("*"))
+    with pytest.raises(IndexExists, match=r"copy lies in the index .* itself; name a folder elsewhere"):
+        backup(store.index_dir, store.index_dir / place)
+    assert sorted(store.index_dir.rglob("*")) == before
+
+
+def test_an_approximation_that_is_replaced_while_it_is_copied_is_not_in_the_backup(
+    store: IndexStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit(Changes(puts=[put(f"n{i}", row) for i, row in enumerate(unit_rows(40, 8, seed=1))]))
+    with store.job("compact"):
+        store.compact(SearchSettings("HNSW4,Flat", 0.5))
+    real, (former,) = indexer.backup._copy, (one.approximation_file for one in store.snapshot.segments)
+
+    def copy(source: Path, target: Path) -> None:
+        if source.name == former:
+            monkeypatch.setattr(indexer.backup, "_copy", real)
+            with store.job("compact"):
+                store.compact(SearchSettings("HNSW8,Flat", 0.5))
+        real(source, target)
+
+    monkeypatch.setattr(indexer.backup, "_copy", copy)
+    backup(store.index_dir, tmp_path / "copy")
+    assert verify(tmp_path / "copy").problems == []
+    with closing(IndexStore(tmp_path / "copy")) as made:
+        assert made.recipe()[0] == "HNSW8,Flat"
 
 
 def test_without_an_index_there_is_nothing_to_back_up(tmp_path: Path) -> None:

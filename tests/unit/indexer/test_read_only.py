@@ -33,7 +33,7 @@ folder = Path(sys.argv[1])
 def close_to_writing(mode=0o555):
     os.chmod(folder, mode)
     for path in folder.iterdir():
-        os.chmod(path, mode & 0o666)
+        os.chmod(path, mode if path.is_dir() else mode & 0o666)
 
 def refused(use):
     try:
@@ -113,6 +113,12 @@ with IndexStore(folder).job("index"):
 
 
 def test_a_read_only_index_is_backed_up(store: IndexStore, tmp_path: Path) -> None:
+    own = store.open_space(model_name="models/own", model_fingerprint="g", dim=8)
+    store.fill(own, {one.id: ROWS[1] for one in store.pictures_without_vector(own)})
+    store.make_live(own, "refresh", lambda rest: {})
+    (store.index_dir / "models" / "own").mkdir(parents=True)
+    (store.index_dir / "models" / "own" / "config.json").touch()
     code = "close_to_writing()\nfrom indexer.backup import backup\nprint(backup(folder, folder.parent / 'copy').images)"
     assert said_by_unprivileged(code, store) == ["1"]
     assert verify(tmp_path / "copy").is_whole
+    assert (tmp_path / "copy" / "models" / "own" / "config.json").exists()
