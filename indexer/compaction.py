@@ -38,7 +38,7 @@ class Compaction:
     """What a compaction came to.
 
     Attributes:
-        segments: how many there were.
+        segments: how many there were; 0 where all vectors were in the catalog.
         images: in the one that there is now.
         dropped: vectors of removed pictures that are gone.
         recipe: a FAISS factory string, or "exact".
@@ -72,10 +72,15 @@ def is_due(snapshot: Snapshot) -> bool:
     return total - largest.images + largest.removed.size > _DUE_SHARE * max(total, 1)
 
 
-def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: SearchSettings) -> Compaction | None:
+def compact(
+    catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: SearchSettings, *, is_first: bool = False
+) -> Compaction | None:
     """Merge a generation's segments; the caller holds the job lock. None where there is nothing to do.
 
     Holds the vectors in memory once, as they are stored.
+
+    Args:
+        is_first: the caller has sealed the only segment for this, which is something done.
 
     Raises:
         RecipeError: the recipe does not suit the vectors, or finds too few; nothing has changed.
@@ -88,7 +93,7 @@ def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: Sea
     said = settings.recipe if images else EXACT
     recipe = read_recipe(said, images, snapshot.space.dim, memory_bytes=settings.memory_bytes)
     is_one = len(sources) == 1 and not sources[0].removed.size
-    if not sources or (is_one and _is_as_asked(sources[0], recipe.factory, settings.recall)):
+    if not sources or (is_one and not is_first and _is_as_asked(sources[0], recipe.factory, settings.recall)):
         return None
     made: list[str] = []
     try:
@@ -111,7 +116,7 @@ def compact(catalog: Catalog, index_dir: Path, snapshot: Snapshot, settings: Sea
         raise
     _unlink(index_dir, outdated)
     return Compaction(
-        len(sources),
+        len(sources) - is_first,
         images,
         sum(one.removed.size for one in sources),
         recipe.factory,

@@ -494,9 +494,11 @@ class IndexStore:
             IndexDamaged, IndexReadOnly, IndexBusy, DiskFull: likewise.
         """
         self._check_disk()
+        is_first = not self._snapshot.segments
         sealing.seal(self._catalog, self.index_dir, self.space, least_rows=1)
         self.refresh()
-        done = compaction.compact(self._catalog, self.index_dir, self._snapshot, settings or self.settings())
+        asked = settings or self.settings()
+        done = compaction.compact(self._catalog, self.index_dir, self._snapshot, asked, is_first=is_first)
         if settings is not None:
             with self._catalog.write() as connection:
                 write_settings(connection, settings)

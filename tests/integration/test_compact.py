@@ -79,6 +79,8 @@ def test_the_commands(index: Path, demo_gallery: Path) -> None:
         return said["recipe"], said["segments"]
 
     assert info() == ("exact", 0)
+    said = retrieve_json("compact", "--index", index)["compacted"]
+    assert (said["segments"], said["images"], said["recipe"]) == (0, 100, "exact")
     assert retrieve_json("compact", "--index", index) == {"compacted": None}
     assert info() == ("exact", 1)
     said = retrieve_json("rebuild", "--recipe", "SQ8", "--recall", "0.9", "--index", index)["compacted"]

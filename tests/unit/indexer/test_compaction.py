@@ -124,6 +124,19 @@ def test_removed_pictures_go_and_never_come_back(store: IndexStore, settings: Se
     assert_whole(store)
 
 
+@pytest.mark.parametrize("settings", [SearchSettings("exact"), GRAPH])
+def test_the_first_sealing_is_something_done(tmp_path: Path, settings: SearchSettings) -> None:
+    store = new_store(tmp_path / "small", DIM)
+    assert compact(store, SearchSettings("exact")) is None
+    add(store, 0, SEAL_ROWS // 2 + 70)
+    done = compact(store, settings)
+    assert done is not None
+    assert (done.segments, done.images, done.dropped, done.recipe) == (0, SEAL_ROWS // 2 + 70, 0, settings.recipe)
+    assert compact(store, settings) is None
+    assert_whole(store)
+    store.close()
+
+
 def test_everything_may_have_been_removed(store: IndexStore) -> None:
     store.commit(Changes(removes={f"k{i}": -1 for i in range(2000)}))
     assert compact(store, LISTS.__class__("exact")) is not None
