@@ -1,4 +1,4 @@
-"""Whether the index on disk is whole: every checksum, every count; and what can be saved when it is not."""
+"""Whether the index on disk is whole: its checksums and counts; and what can be saved when it is not."""
 
 import sqlite3
 import zlib
@@ -62,7 +62,9 @@ class _SegmentRow:
 
 
 def verify(index_dir: Path) -> Integrity:
-    """Check every checksum and count of the index. Reads all of its files; writers and readers go on.
+    """Check the catalog's structure and all that has a checksum: vectors, segments, approximations, kept pictures.
+
+    Reads all of these files; writers and readers go on. Texts and numbers of the catalog have no checksum.
 
     Raises:
         IndexNotFound, IndexTooNew, IndexReadOnly

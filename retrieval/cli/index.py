@@ -72,7 +72,8 @@ def command(
       retrieve index ./gallery
       retrieve index catalogue.csv --index /srv/shop.index
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 done, but pictures were newly skipped.
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done, but pictures were newly skipped: one that does not decode once, one
+    that cannot be read, such as a broken link, at every run until it can or is gone.
     """
     index_dir = index_dir or nearest_index() or Path(DEFAULT_INDEX)
     limits = DecodeLimits(max_megapixels, allow_truncated)

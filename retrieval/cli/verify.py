@@ -15,9 +15,11 @@ DAMAGED = 1
 @click.option("--repair", "mend", is_flag=True, help="Keep what is intact, embed the rest again from its pictures.")
 @json_option
 def command(index_dir: Path | None, mend: bool, as_json: bool) -> int:
-    r"""Check every checksum and count of an index.
+    r"""Check that an index is whole, and mend it.
 
-    Files that a killed run left behind are harmless and only reported.
+    Checked are the structure of the catalog, by SQLite itself; the checksums of vectors, segments, approximations and
+    kept pictures; and that each picture has its vector. What the catalog says of pictures, such as keys and metadata,
+    has no checksum. Files that a killed run left behind are harmless and only reported.
 
     \b
     Example:
