@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -114,6 +115,8 @@ class Gpus:
         self._thread = ThreadPoolExecutor(1, "faiss-gpu")
         self._lock = threading.Lock()
         self._waiting: list[_Asked] = []
+        self._forgotten: deque[_Held] = deque()
+        self._is_closed = False
 
     def place(self, segment: Segment, approximation: Approximation | None) -> "Placed | None":
         """Begin to bring a segment to the GPUs, or None where that is not worth it; returns at once.
@@ -136,22 +139,32 @@ class Gpus:
         return asked.rows.result()
 
     def forget(self, held: "_Held") -> None:
-        """Free the memory of an index, in its turn."""
-        try:
-            self._thread.submit(setattr, held, "index", None)
-        except RuntimeError:  # closed
+        """Free the memory of an index, at the thread's next turn.
+
+        Takes no lock: garbage is collected anywhere, also where a lock of the thread's is held.
+        """
+        if self._is_closed:
             held.index = None
+        else:
+            self._forgotten.append(held)
 
     def close(self) -> None:
         """End the thread; searches that wait for it are left to the CPU."""
         self._thread.shutdown(cancel_futures=True)
+        self._is_closed = True
+        self._free()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for asked in waiting:
             asked.rows.set_exception(RuntimeError("closed"))
 
+    def _free(self) -> None:
+        while self._forgotten:
+            self._forgotten.pop().index = None
+
     def _answer(self) -> None:
         """Ask each index once for all who wait; whoever comes meanwhile is of the next round."""
+        self._free()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for held in {id(asked.held): asked.held for asked in waiting}.values():
@@ -170,6 +183,7 @@ class Gpus:
                 start = stop
 
     def _begin(self, placed: "weakref.ref[Placed]", approximation: Approximation | None) -> None:
+        self._free()
         one = placed()
         if one is None:
             return
@@ -182,6 +196,7 @@ class Gpus:
 
     def _go_on(self, placed: "weakref.ref[Placed]", filling: "_Filling", approximation: Approximation | None) -> None:
         """Bring some more rows, and leave the rest to a later turn."""
+        self._free()
         one = placed()
         if one is None:
             return  # the segment is no longer searched

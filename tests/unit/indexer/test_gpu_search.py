@@ -18,7 +18,7 @@ import pytest
 import indexer.gpu
 from indexer.changes import Changes
 from indexer.errors import GpuUnavailable
-from indexer.gpu import DEEPEST, Cuda, Device, Gpus, open_gpus
+from indexer.gpu import DEEPEST, Cuda, Device, Gpus, _Held, open_gpus
 from indexer.settings import SearchSettings
 from indexer.store import IndexStore
 from indexer.vectors import NO_ID
@@ -211,6 +211,16 @@ def test_a_search_that_waits_when_the_gpus_are_closed_is_answered_by_the_cpu(sto
         for one in (first, second):
             np.testing.assert_array_equal(one.result(60).ids, store.search(QUERIES, 10).ids)
     placed.close()
+
+
+def test_a_segment_can_be_let_go_of_wherever_garbage_is_collected() -> None:
+    gpus = Gpus(LikeAGpu())
+    with gpus._thread._shutdown_lock:  # as while work is handed to the thread
+        collecting = threading.Thread(target=gpus.forget, args=(_Held(),), daemon=True)
+        collecting.start()
+        collecting.join(60)
+        assert not collecting.is_alive()
+    gpus.close()
 
 
 def test_segments_that_are_no_longer_searched_are_freed(tmp_path: Path) -> None:
