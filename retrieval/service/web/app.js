@@ -14,6 +14,7 @@ const state = {
   minScore: 0,
 };
 const SLOW_MS = 150; // from when on an answer is felt to be late: fading what is there takes longer than most searches
+const FRAME_MS = 20; // until hits are painted: the address and the preview take longer to draw than these
 let asked = 0; // searches begun; an answer to an older one is thrown away
 let previewed = null; // the file whose preview is drawn
 
@@ -66,8 +67,8 @@ async function ask(offset) {
 
 // ---------------------------------------------------------------- searching
 
-// Drawing takes the cores and the connections that the answer comes by: so what was asked is drawn with the answer, in
-// one frame, or by itself once that is felt to be late.
+// Drawing takes the cores and the connections that the answer comes by: so what was asked is drawn behind the answer, or
+// before it where that is felt to be late.
 async function search({ offset = 0 } = {}) {
   const mine = ++asked;
   if (!state.file && !state.vector && !state.like.length) {
@@ -101,7 +102,7 @@ async function search({ offset = 0 } = {}) {
   } finally {
     clearTimeout(slow);
     if (mine === asked) {
-      drawAsked();
+      setTimeout(drawAsked, FRAME_MS);
       document.body.classList.remove("busy");
     }
   }
