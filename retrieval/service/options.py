@@ -128,6 +128,10 @@ class SearchOptions(BaseModel):
             dedup=self.dedup, expand=self.expand, rerank=self.rerank,
         )  # fmt: skip
 
+    def alike(self) -> str:
+        """Equal for searches that different pictures may be answered by at once; a text, in which true is not 1."""
+        return repr((self.k, self.refinements(), self.with_vector))
+
 
 class VectorSearch(SearchOptions):
     """A search by a vector, or by pictures of the index alone."""

@@ -125,18 +125,16 @@ async def _answer(service: Service, body: Body) -> dict[str, Any]:
 
 
 async def _by_picture(service: Service, picture: bytes, options: SearchOptions) -> dict[str, Any]:
-    wanted = options.k, options.refinements(), options.with_vector
-
     def search(queries: list[EmbeddedQuery]) -> list[dict[str, Any]]:
-        k, refined, with_vector = wanted
-        answers = [result.to_dict() for result in service.engine.search_embedded(queries, k, **refined)]
-        if with_vector:
+        found = service.engine.search_embedded(queries, options.k, **options.refinements())
+        answers = [result.to_dict() for result in found]
+        if options.with_vector:
             for said, query in zip(answers, queries, strict=True):
                 said["vector"] = query.vector[0].tolist()
         return answers
 
     return await service.queue.embed(
-        picture, search, alike=wanted, box=options.box, min_generation=options.min_generation
+        picture, search, alike=options.alike(), box=options.box, min_generation=options.min_generation
     )
 
 
