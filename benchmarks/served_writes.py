@@ -116,8 +116,9 @@ class Load:
             if one.keys != there | {KEPT}:
                 seen.wrong.append(f"generation {one.generation} lists {sorted(one.keys)}, it has {sorted(there)}")
         models = [sorted(of_generations[generation]) for generation in sorted(of_generations)]
-        if len(list(itertools.groupby(models))) != len(self._models):
-            seen.wrong.append(f"models come and go: {[key for key, _ in itertools.groupby(models)]}")
+        reigns = [reign for reign, _ in itertools.groupby(models)]
+        if len(reigns) != len(self._models):
+            seen.wrong.append(f"models come and go: {reigns}")
         seen.searches, seen.writes, seen.seconds = len(self._times_ms), self._writes, seconds
         seen.generations, seen.models = len(of_generations), len(self._models)
         if self._times_ms:

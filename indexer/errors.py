@@ -6,6 +6,7 @@ IndexerError              a message of one line: thing, value, limit, remedy
 ├── IndexTooNew           written by a newer version of the software
 ├── IndexDamaged          a file is missing, cut or altered
 ├── IndexBusy             another job holds the index; names who
+├── GenerationForgotten   a generation whose rows are gone; a refresh leads to one that is whole
 ├── IndexReadOnly         the folder cannot be written, and the call would have to
 ├── DiskFull              no space left; what was committed before is safe
 ├── ModelMismatch         vectors of another model than the index was built by

@@ -27,9 +27,7 @@ def keep(index_dir: Path, content: bytes) -> str:
     with translated_os_errors(path):
         make_folder(folder)
         if not path.parent.is_dir():
-            with folder_lock(
-                folder, is_shared=False
-            ):  # whoever finds it there, and then has the lock, finds it durable
+            with folder_lock(folder, is_shared=False):  # whoever finds it, and then has the lock, finds it durable
                 make_folder(path.parent)
         with folder_lock(folder, is_shared=True):
             if path.is_file() and sha256_of(path) == digest:

@@ -8,10 +8,11 @@ from typing import Any, Self, TypeVar, Unpack, overload
 import httpx2
 import numpy as np
 
+from indexer.changes import KEEP
 from indexer.vectors import Vectors
 from retrieval.answer import Refinements
 from retrieval.client import calls
-from retrieval.client.calls import KEEP, Call
+from retrieval.client.calls import Call
 from retrieval.client.trying import AGAIN, Retries
 from retrieval.embedder import ImageLike
 from retrieval.errors import ServiceError

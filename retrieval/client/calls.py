@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from indexer import errors as of_index
+from indexer.changes import KEEP
 from indexer.vectors import Vectors
 from retrieval import errors
 from retrieval.embedder import ImageLike, content_of, naming
@@ -27,7 +28,6 @@ from retrieval.records import Box
 from retrieval.results import Hit, IndexedPicture, IndexInfo, MatchResult, ModelInfo, SearchResult
 
 T = TypeVar("T")
-KEEP: Any = object()  # "leave as it is", where None means "none"
 MOST_TOGETHER = 64  # pictures of one request, and their bytes: what `retrieve serve` takes at first
 MOST_BYTES_TOGETHER = 16_000_000
 _MOST_IN_URL = 2000  # characters of options: servers in between cut lines at 8,000
