@@ -6,6 +6,7 @@ who is missed is approximate.
 
 import sqlite3
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,12 +79,21 @@ class Approximation:
             rows: a selector of the rows that may be found; None: all.
         """
         searched = max(k, RECALL_K)
-        inner = search_parameters(self.index, tuning, searched, rows)
-        parameters: Any = faiss.IndexRefineSearchParameters  # its stub does not know that it takes arguments
-        chosen = parameters(k_factor=tuning.pool, base_index_params=inner)
-        scores, found = self._refined.search(queries, searched, params=chosen)
+        is_usual = rows is None and searched == RECALL_K and tuning == self.file.tuning
+        parameters = self._usual_parameters if is_usual else self._parameters(tuning, searched, rows)
+        scores, found = self._refined.search(queries, searched, params=parameters)
         scores[found == NO_ID] = -np.inf
         return Neighbors(found[:, :k], scores[:, :k])
+
+    @cached_property
+    def _usual_parameters(self) -> Any:
+        """Of most searches: making them anew would cost each of these a tenth."""
+        return self._parameters(self.file.tuning, RECALL_K, None)
+
+    def _parameters(self, tuning: Tuning, searched: int, rows: Any) -> Any:
+        made: Any = faiss.IndexRefineSearchParameters  # its stub does not know that it takes arguments
+        inner = search_parameters(self.index, tuning, searched, rows)
+        return made(k_factor=tuning.pool, base_index_params=inner)
 
 
 def write_approximation(index_dir: Path, file: str, index: Any) -> tuple[int, int]:

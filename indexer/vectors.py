@@ -56,9 +56,10 @@ def check_unit_rows(vectors: ArrayLike, dim: int, names: Sequence[str] | None = 
         raise VectorError(f"vectors that are not (N, {dim}) numbers given: {error}") from None
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise VectorError(f"vectors of shape {rows.shape} given, the index takes (N, {dim})")
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    bad = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))  # not finite is bad as well
-    if bad.size:
+    squares = np.einsum("nd,nd->n", rows, rows)
+    is_unit = (squares >= (1 - UNIT_TOLERANCE) ** 2) & (squares <= (1 + UNIT_TOLERANCE) ** 2)  # not finite is neither
+    if not is_unit.all():
+        bad, norms = np.flatnonzero(~is_unit), np.sqrt(squares)
         shown = ", ".join(str(names[i]) if names else f"row {i}" for i in bad[:5])
         more = f" and {bad.size - 5} more" if bad.size > 5 else ""
         raise VectorError(
