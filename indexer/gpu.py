@@ -270,7 +270,7 @@ class Placed:
         if passes is not None:
             rows = np.where((rows != NO_ID) & passes(rows), rows, NO_ID)
         kept = width if self._tuning else min(width, _with_spare(k))
-        return score_again(self.segment.rows, queries, _first(rows, kept), k)
+        return score_again(self.segment.stored.__getitem__, queries, _first(rows, kept), k)
 
     def _width(self, k: int, share: float) -> int | None:
         """How many candidates to ask for, or None where that is too many."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from indexer.approximation import RECALL_K, Approximation, read_into_memory, search_parameters
 from indexer.errors import IndexDamaged
+from indexer.exact import Float16Vectors
 from indexer.gate import Gate
 from indexer.open_segment import Allowed, OpenSegment, tuning_for
 from indexer.rescoring import score_again
@@ -153,8 +154,9 @@ class Grown:
 
 
 def _selected(places: Mask) -> tuple[Any, int]:
-    """A selector of the places at which a mask is true, and how many these are."""
-    return only(places), int(np.count_nonzero(places))
+    """A selector of the places at which a mask is true, None where it is everywhere; and how many these are."""
+    count = int(np.count_nonzero(places))
+    return None if count == len(places) else only(places), count
 
 
 class Way(NamedTuple):
@@ -187,8 +189,7 @@ class Lists:
         self._gate = Gate()
         self._count = len(base.segment.ids)
         self._ids = np.concatenate([base.segment.ids, np.empty(_LEAST_ROOM, np.int64)])
-        self._sources: list[NDArray[np.float16]] = []  # newcomers' vectors, as segments or this memory hold them
-        self._places = np.empty((_LEAST_ROOM, 2), np.int32)  # of each newcomer, which source and which row of it
+        self._newcomers = np.empty((_LEAST_ROOM, base.segment.dim), np.float16)
         self._segments: set[int] = set()  # whose pictures are all here
         self._outside: set[int] = set()  # segments of which some pictures can never be here
         self._given_up = np.empty(0, np.intp)  # places of those that came before: they are found in their segment
@@ -226,10 +227,10 @@ class Lists:
         return left, is_full
 
     def _take_segment(self, one: OpenSegment, *, is_full: bool) -> bool:
-        """Whether all pictures of a segment are here now; the vectors move, of those that came through the tail.
+        """Whether all pictures of a segment are here now.
 
-        One of which some came is taken whatever its size. Where that cannot be, others of it having lower ids than what
-        is here, it stays outside, and those that came are given up. Else these would be found twice.
+        One of which some came through the tail is taken whatever its size. Where that cannot be, others of it having
+        lower ids than what is here, it stays outside, and those that came are given up: else they would be found twice.
         """
         rows = np.flatnonzero(~np.isin(one.segment.ids, one.removed))
         ids = one.segment.ids[rows]
@@ -242,17 +243,7 @@ class Lists:
             self._outside.add(one.segment.segment_id)
             self._given_up = np.union1d(self._given_up, at)
             return False
-        stored = one.segment.stored
-        with self._gate.writing():
-            moved = at - len(self._base.ids)
-            abandoned = np.unique(self._places[moved, 0])
-            source = len(self._sources)
-            self._sources.append(stored)
-            self._places[moved] = np.stack([np.full(len(moved), source), rows[~is_new]], axis=1)
-            still_needed = self._places[: self._count - len(self._base.ids), 0]
-            for number in np.setdiff1d(abandoned, still_needed).tolist():
-                self._sources[number] = stored[:0]
-        self._add(ids[is_new], source, rows[is_new])
+        self._add(ids[is_new], one.segment.rows(rows[is_new]))
         self._segments.add(one.segment.segment_id)
         return True
 
@@ -260,30 +251,24 @@ class Lists:
         """Bring in pictures that are in no segment yet, as many as a refresh may; returns whether more are waiting."""
         new = np.flatnonzero((tail.ids > self.ids[-1]) & ~tail.is_removed)
         rows = new[:_MOST_AT_ONCE]
-        if rows.size:
-            with self._gate.writing():
-                self._sources.append(tail.vectors[rows].astype(np.float16))
-            self._add(tail.ids[rows], len(self._sources) - 1, np.arange(rows.size))
+        self._add(tail.ids[rows], tail.vectors[rows])
         return rows.size < new.size
 
-    def _add(self, ids: Ids, source: int, rows: NDArray[np.intp]) -> None:
+    def _add(self, ids: Ids, vectors: Vectors) -> None:
         for start in range(0, len(ids), _ROWS_A_TURN):
             here = slice(start, start + _ROWS_A_TURN)
-            vectors = self._sources[source][rows[here]].astype(np.float32)
             with self._gate.writing(), with_threads(1):
-                end = self._count + len(vectors)
+                end = self._count + len(ids[here])
                 self._make_room(end)
                 self._ids[self._count : end] = ids[here]
-                newcomers = slice(self._count - len(self._base.ids), end - len(self._base.ids))
-                self._places[newcomers, 0] = source
-                self._places[newcomers, 1] = rows[here]
-                self._index.add(vectors)
+                self._newcomers[self._count - self.base_count : end - self.base_count] = vectors[here]
+                self._index.add(vectors[here])
                 self._count = end
 
     def _make_room(self, count: int) -> None:
         if count > len(self._ids):
-            more = count - len(self._base.ids)  # twice as much
-            self._places = np.concatenate([self._places, np.empty((more, 2), np.int32)])
+            more = max(count - len(self._ids), len(self._newcomers))  # at least twice as much
+            self._newcomers = np.concatenate([self._newcomers, np.empty((more, self._base.dim), np.float16)])
             self._ids = np.concatenate([self._ids, np.empty(more, np.int64)])  # last: it says how much room there is
 
     def visible_in(self, before: Grown | None, base: OpenSegment, removed: Ids) -> Mask:
@@ -328,10 +313,9 @@ class Lists:
             return parts[0]
         return Neighbors(np.concatenate([one.ids for one in parts]), np.concatenate([one.scores for one in parts]))
 
-    def _vectors_of(self, places: NDArray[np.int64]) -> Vectors:
-        newcomers = np.flatnonzero(places >= len(self._base.ids))
-        vectors = self._base.stored[np.where(places < len(self._base.ids), places, 0)].astype(np.float32)
-        where = self._places[places[newcomers] - len(self._base.ids)].tolist()
-        for at, (source, row) in zip(newcomers.tolist(), where, strict=True):
-            vectors[at] = self._sources[source][row]
-        return vectors
+    def _vectors_of(self, places: NDArray[np.int64]) -> Float16Vectors:
+        first = np.searchsorted(places, self.base_count)  # of the newcomers
+        if first == len(places):
+            return self._base.stored[places]
+        newcomers = self._newcomers[places[first:] - self.base_count]
+        return np.concatenate([self._base.stored[places[:first]], newcomers])

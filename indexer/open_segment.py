@@ -18,6 +18,7 @@ from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, row
 _MOST_OF_LISTS = 0.4
 _LEAST_OF_GRAPH = 0.05
 _MOST_POOLED = 0.1  # of the rows, that are scored again: a bound, not a measurement
+_MOST_COPIED = 0.1  # of the rows: so few are gathered faster than all others are passed over
 _SAMPLE = 4096  # ids that say well enough what share of all may be found
 
 
@@ -46,7 +47,7 @@ class OpenSegment:
         found = self._from_gpu(queries, k, allowed) or self._from_approximation(queries, k, allowed)
         if found is None:
             return self._exact(queries, k, allowed)
-        ids = np.where(found.ids == NO_ID, NO_ID, self.segment.ids[found.ids])
+        ids = self.segment.ids[found.ids]
         is_short = found.ids[:, -1] == NO_ID
         if is_short.any():  # what it missed exists all the same
             exact = self._exact(queries[is_short], k, allowed)
@@ -75,8 +76,14 @@ class OpenSegment:
         return self.approximation.search(queries, k, tuning, rows)
 
     def _exact(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors:
-        selector = allowed.by_id if allowed else all_but(self.removed) if self.removed.size else None
-        return self.segment.search(queries, k, selector)
+        if allowed is None:
+            return self.segment.search(queries, k, all_but(self.removed) if self.removed.size else None)
+        rows = np.flatnonzero(is_marked(allowed.mask, self.segment.ids))
+        if len(rows) > _MOST_COPIED * len(self.segment.ids):
+            return self.segment.search(queries, k, allowed.by_id)
+        if not rows.size:
+            return Neighbors.empty(len(queries), k)
+        return self.segment.search_rows(queries, k, rows)
 
     @cached_property
     def _kept(self) -> tuple[Any, int]:

@@ -5,30 +5,27 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors import NO_ID, Neighbors, Vectors
+from indexer.exact import Float16Vectors, nearest_of
+from indexer.vectors import Neighbors, Vectors
 
-_ROWS_AT_ONCE = 65_536
-
-VectorsOfRows = Callable[[NDArray[np.int64]], Vectors]
-"""(N,) rows to their (N, D) vectors."""
+VectorsOfRows = Callable[[NDArray[np.int64]], Float16Vectors]
+"""(N,) ascending rows to their (N, D) vectors."""
 
 
 def score_again(vectors_of: VectorsOfRows, queries: Vectors, rows: NDArray[np.int64], k: int) -> Neighbors:
     """The best k of (Q, W) candidates, by their exact scores; (Q, W) of them where W is less.
 
     Args:
-        rows: `NO_ID` where there is no candidate. There is a row 0.
+        rows: `NO_ID` where there is no candidate.
 
     Returns:
         Rows in place of ids.
     """
-    scores = np.empty(rows.shape, np.float32)
-    step = max(1, _ROWS_AT_ONCE // max(1, rows.shape[1]))
-    for start in range(0, len(queries), step):
-        here = rows[start : start + step]
-        vectors = vectors_of(np.maximum(here, 0).ravel()).reshape(*here.shape, -1)
-        np.einsum("qwd,qd->qw", vectors, queries[start : start + step], out=scores[start : start + step])
-    scores[rows == NO_ID] = -np.inf
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    query = np.arange(len(rows))[:, np.newaxis]
-    return Neighbors(rows[query, order], scores[query, order])
+    best = Neighbors.empty(len(queries), min(k, rows.shape[1]))
+    for place, candidates in enumerate(np.sort(rows, axis=1)):
+        there = candidates[np.searchsorted(candidates, 0) :]
+        if there.size:
+            found = nearest_of(vectors_of(there), queries[place : place + 1], k)
+            best.ids[place, : found.ids.shape[1]] = there[found.ids[0]]
+            best.scores[place, : found.ids.shape[1]] = found.scores[0]
+    return best

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
+from indexer.exact import Float16Vectors, nearest, nearest_of
 from indexer.files import HashingFile, write_whole
-from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, merge_topk, rows_of
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, merge_topk, rows_of
 
 SEGMENTS_FOLDER = "segments"
 EXACT_RECIPE = "IDMap,SQfp16"
 _HEAD_BYTES = 4096  # FAISS's header, some 120 bytes, lies within
 _ID_BYTES = 8
+_ROWS_AT_ONCE = 2048  # a megabyte or two, which the processor keeps at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,13 @@ def write_index(index: Any, sink: HashingFile) -> None:
 
 
 class Segment:
-    """One sealed segment, open for search."""
+    """One sealed segment, open for search.
+
+    Attributes:
+        ids: (N,) ascending, of the pictures.
+        stored: (N, D) the vectors, as the file has them.
+        index: FAISS's, of the vectors alone, by row.
+    """
 
     def __init__(self, index_dir: Path, segment_id: int, sealed: SealedFile) -> None:
         """Map the segment's file.
@@ -94,18 +101,16 @@ class Segment:
         self.sealed = sealed
         self.path = index_dir / SEGMENTS_FOLDER / sealed.file
         self._index = _map(self.path, sealed)
-        self.ids: Ids = faiss.vector_to_array(self._index.id_map)
-        self.index: Any = self._index.index  # of the vectors alone, by row
+        inner: Any = faiss.downcast_index(self._index.index)
+        self.index = inner
+        rows = self._index.ntotal
+        self.ids: Ids = np.asarray(_View(self._index, self._index.id_map, "<i8", rows))
+        self.stored: Float16Vectors = np.asarray(_View(self._index, inner.codes, "<f2", rows, self._index.d))
 
     @property
     def dim(self) -> int:
         """D."""
         return int(self._index.d)
-
-    @cached_property
-    def stored(self) -> NDArray[np.float16]:
-        """(N, D) the vectors, as the file has them."""
-        return np.asarray(_Stored(self._index, len(self.ids)))
 
     def read(self, start: int, stop: int) -> Vectors:
         """The vectors of the rows from `start` to `stop`, whose ids are `ids[start:stop]`."""
@@ -125,50 +130,32 @@ class Segment:
     def search(self, queries: Vectors, k: int, selector: Any = None) -> Neighbors:
         """The k nearest vectors of each query, of those that a selector lets through; (Q, k) at most.
 
-        Of equally near ones those with the lowest ids, so that whoever asks for more finds these first.
+        Of equally near ones those with the lowest ids.
         """
-        k = min(k, len(self.ids))
         parameters: Any = faiss.SearchParameters  # its stub does not know that it takes arguments
         # as an argument: some versions of FAISS lose a selector that is assigned to the attribute
-        chosen = None if selector is None else parameters(sel=selector)
-        more = self._found(queries, k + 1, chosen)
-        found = Neighbors(more.ids[:, :k], more.scores[:, :k])
-        if more.ids.shape[1] > k:
-            is_cut = (more.scores[:, k] == found.scores[:, -1]) & (more.ids[:, k] != NO_ID)  # between equal ones
-            if is_cut.any():
-                best = self._with_equals(queries[is_cut], k, 2 * k, chosen)
-                found.ids[is_cut], found.scores[is_cut] = best.ids, best.scores
-        return found
+        return nearest(self._index, queries, k, None if selector is None else parameters(sel=selector))
 
-    def _with_equals(self, queries: Vectors, k: int, width: int, parameters: Any) -> Neighbors:
-        """See `search`. FAISS keeps any of equal ones: it is asked for more until it has left out none."""
-        more = self._found(queries, width, parameters)
-        found = merge_topk([more], k)
-        is_cut = more.scores[:, -1] == found.scores[:, -1]
-        if width < len(self.ids) and is_cut.any():
-            best = self._with_equals(queries[is_cut], k, 2 * width, parameters)
-            found.ids[is_cut], found.scores[is_cut] = best.ids, best.scores
-        return found
-
-    def _found(self, queries: Vectors, width: int, parameters: Any) -> Neighbors:
-        """What FAISS finds; (Q, width) at most."""
-        scores, ids = self._index.search(queries, min(width, len(self.ids)), params=parameters)
-        scores[ids == NO_ID] = -np.inf  # FAISS fills up with the lowest float
-        return Neighbors(ids, scores)
+    def search_rows(self, queries: Vectors, k: int, rows: NDArray[np.integer[Any]]) -> Neighbors:
+        """The same of the vectors of (N,) ascending rows alone, one at least, which are copied for it."""
+        parts = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            found = nearest_of(self.stored.take(some, axis=0), queries, k)
+            parts.append(Neighbors(self.ids[some[found.ids]], found.scores))
+        return merge_topk(parts, k)
 
 
-class _Stored:
-    """The codes of a mapped index, as numpy asks for them; who looks at them keeps the index."""
+class _View:
+    """Memory of an index, as numpy asks for it, without a copy; who looks at it keeps the index."""
 
-    def __init__(self, index: Any, rows: int) -> None:
+    def __init__(self, index: Any, vector: Any, typestr: str, *shape: int) -> None:
         self._index = index
-        inner: Any = faiss.downcast_index(index.index)
-        address = int(inner.codes.data())
         self.__array_interface__ = {
             "version": 3,
-            "typestr": "<f2",
-            "shape": (rows, index.d),
-            "data": (address, True),
+            "typestr": typestr,
+            "shape": shape,
+            "data": (int(vector.data()), True),
         }
 
 

@@ -46,7 +46,8 @@ LAYERS = {
         "catalog segments tail changes locks feedback column settings fields",
         "recipe spaces filters rescoring",
         "filter_text",
-        "vectors contract files gate schema conditions",
+        "exact contract files gate schema conditions",
+        "vectors",
         "errors",
     ),
 }

@@ -200,19 +200,6 @@ def test_a_large_segment_of_which_some_came_before_it_was_sealed_is_not_found_tw
     assert_same_as_compared_one_by_one(reader)
 
 
-def test_vectors_are_held_in_memory_only_until_they_are_sealed(writer: IndexStore, reader: IndexStore) -> None:
-    add(writer, BASE, BASE + 50)
-    reader.refresh()
-    pinned = reader.snapshot
-    add(writer, BASE + 50, BASE + 120)
-    reader.refresh()
-    assert len(reader.snapshot.segments) == 2
-    for snapshot in (reader.snapshot, pinned):
-        assert_same_as_compared_one_by_one(reader, snapshot)
-    held = reader.snapshot.grown.lists._sources  # type: ignore[union-attr]
-    assert [len(source) for source in held] == [0, 120]
-
-
 def test_what_is_sealed_together_with_older_pictures_is_not_found_twice(writer: IndexStore, reader: IndexStore) -> None:
     add(writer, BASE, BASE + 60)
     indexer.sealing.seal(writer._catalog, writer.index_dir, writer.space, least_rows=1)
