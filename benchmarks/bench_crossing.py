@@ -25,7 +25,7 @@ from indexer.open_segment import Allowed, OpenSegment
 from indexer.settings import SearchSettings
 from retrieval.threads import usable_cores
 
-RECIPES = ("IVF2048,SQ8", "HNSW32,SQ8", "SQ8")
+RECIPES = ("RR256,IVF512,PQ128x4fs", "IVF2048,SQ8", "HNSW32,SQ8", "SQ8")
 SHARES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 TIMED = 30
 

@@ -14,6 +14,7 @@ AUTO = "auto"
 DEFAULT_RECALL = 0.95
 _EXACT_VALUES = 12_800_000  # 50,000 vectors of 256 values: below, comparing all takes about a millisecond
 _REDUCED_DIM = 256  # of vectors twice as long and longer; nothing is lost by it, docs/decisions/0028
+_LISTS_PER_ROOT = 1.3  # of the number of vectors; short codes are read faster than many centroids are compared
 _POINTS_PER_CENTROID = 39  # faiss/Clustering.h: with fewer, k-means warns that its centroids mean little
 _LEAST_TO_LEARN_FROM = 1000
 _ID_BYTES = 8
@@ -47,22 +48,23 @@ def choose_recipe(n: int, dim: int, *, memory_bytes: int | None = None) -> Index
     Raises:
         RecipeError: not even the smallest codes fit.
 
-    Source: the number of lists is that of FAISS's "Guidelines to choose an index"; the choice of codes and the
-    limit below which all are compared are estimates, docs/decisions/0028.
+    Source: `benchmarks/bench_codes.py` and docs/decisions/0034; the limit below which all are compared is an estimate.
     """
     if n * dim < _EXACT_VALUES or n < _LEAST_TO_LEARN_FROM:
         return IndexRecipe(EXACT, f"{n} vectors are compared one by one in a moment", 0)
-    lists, short = _list_count(n), min(dim, _REDUCED_DIM) if dim >= 2 * _REDUCED_DIM else dim
-    reduced = f"PCA{short}," if short < dim else ""
+    lists = _list_count(n)
+    short = _REDUCED_DIM if dim >= 2 * _REDUCED_DIM else _cuttable(dim)
+    rotation = "PCAR" if short < dim else "RR"
     least = 0
-    for codes, code_bytes, why in (
-        ("SQ8", short, "a byte a value misses little"),
-        (f"PQ{short // 2}x4fs", short // 4, "a byte a value does not fit into the memory"),
-        (f"PQ{short // 4}x4fs", short // 8, "two bits a value do not fit into the memory"),
+    for values, why in (
+        (2, "two bits a value find nearly all"),
+        (4, "two bits a value do not fit into the memory"),
     ):
-        least = n * (code_bytes + _ID_BYTES) + 4 * short * (lists + (dim if reduced else 0))
+        parts = short // values  # of four bits each
+        least = n * (parts // 2 + _ID_BYTES) + 4 * short * (lists + dim)
         if memory_bytes is None or least <= memory_bytes:
-            return IndexRecipe(f"{reduced}IVF{lists},{codes}", f"{n} vectors in {lists} lists; {why}", least)
+            factory = f"{rotation}{short},IVF{lists},PQ{parts}x4fs"
+            return IndexRecipe(factory, f"{n} vectors in {lists} lists; {why}", least)
     raise RecipeError(
         f"memory of {memory_bytes} bytes given, {n} vectors of {dim} values need {least} with the smallest codes; "
         "give more, or --recipe exact, which needs none and takes its time"
@@ -143,9 +145,14 @@ def read_memory(said: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
+def _cuttable(dim: int) -> int:
+    """So many values or a few more, which are cut into parts of two and of four, and these into pairs."""
+    return 8 * math.ceil(dim / 8)
+
+
 def _list_count(n: int) -> int:
-    """About 4 sqrt(n) lists, a power of two, each with enough vectors to learn from."""
-    lists = 2 ** round(math.log2(4 * math.sqrt(n)))
+    """About 1.3 sqrt(n) lists, a power of two, each with enough vectors to learn from."""
+    lists = 2 ** round(math.log2(_LISTS_PER_ROOT * math.sqrt(n)))
     while lists * _POINTS_PER_CENTROID > n:
         lists //= 2
     return int(lists)

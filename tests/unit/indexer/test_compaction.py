@@ -270,7 +270,7 @@ def test_the_recipe_follows_the_number_of_pictures(store: IndexStore, monkeypatc
     assert store.recipe() == ("exact", 1.0)
     monkeypatch.setattr(indexer.recipe, "_EXACT_VALUES", 1000 * DIM)
     compact(store)
-    assert store.recipe()[0] == "IVF32,SQ8"  # 4 sqrt(2,000) = 179, and each list needs 39
+    assert store.recipe()[0] == f"RR{DIM},IVF32,PQ{DIM // 2}x4fs"  # 1.3 sqrt(2,000) = 58, and each list needs 39
 
 
 def test_a_compaction_is_due_where_many_pictures_are_outside_or_gone(store: IndexStore) -> None:

@@ -19,7 +19,7 @@ TWO_ERRORS = 0.04  # of a mean over forty queries
 K = 10
 QUERIES = clustered_rows(40, DIM, seed=100)
 SELECTIVITIES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0)
-RECIPES = ("exact", "SQ8", "IVF32,SQ8", "IVF16,PQ16x4fs", "PCA16,IVF16,SQ8", "HNSW16,SQ8")
+RECIPES = ("exact", "SQ8", "IVF32,SQ8", "RR32,IVF16,PQ16x4fs", "PCA16,IVF16,SQ8", "HNSW16,SQ8")
 
 
 class Shop:

@@ -12,17 +12,19 @@ from indexer.settings import SearchSettings
     [
         (0, 256, None, EXACT),
         (49_999, 256, None, EXACT),
-        (50_000, 256, None, "IVF1024,SQ8"),  # 4 sqrt(50,000) = 894
-        (1_000_000, 256, None, "IVF4096,SQ8"),
-        # Codes of a byte a value, an id of 8 bytes and the lists: 268.2 MB; of two bits 76.2 MB, of one 44.2 MB.
-        (1_000_000, 256, 269_000_000, "IVF4096,SQ8"),
-        (1_000_000, 256, 268_000_000, "IVF4096,PQ128x4fs"),
-        (1_000_000, 256, 76_000_000, "IVF4096,PQ64x4fs"),
+        (50_000, 256, None, "RR256,IVF256,PQ128x4fs"),  # 1.3 sqrt(50,000) = 291
+        (1_000_000, 256, None, "RR256,IVF1024,PQ128x4fs"),
+        (10_000_000, 256, None, "RR256,IVF4096,PQ128x4fs"),
+        # Codes of two bits a value, an id of 8 bytes, the rotation and the lists: 73.3 MB; of one bit 41.3 MB.
+        (1_000_000, 256, 74_000_000, "RR256,IVF1024,PQ128x4fs"),
+        (1_000_000, 256, 73_000_000, "RR256,IVF1024,PQ64x4fs"),
         # The default encoder's 1,280 values are searched by 256 first.
         (9_999, 1280, None, EXACT),
-        (10_000, 1280, None, "PCA256,IVF256,SQ8"),  # 4 sqrt(10,000) = 400, and 512 lists need 19,968 vectors
-        (1_000_000, 1280, None, "PCA256,IVF4096,SQ8"),
-        (1_000_000, 511, None, "IVF4096,SQ8"),
+        (10_000, 1280, None, "PCAR256,IVF128,PQ128x4fs"),
+        (1_000_000, 1280, None, "PCAR256,IVF1024,PQ128x4fs"),
+        # Rotated into a few more, where parts of two and four do not come out even.
+        (1_000_000, 511, None, "RR512,IVF1024,PQ256x4fs"),
+        (1_000_000, 100, None, "RR104,IVF1024,PQ52x4fs"),
     ],
 )
 def test_the_recipe_for_so_many(n: int, dim: int, memory_bytes: int | None, factory: str) -> None:
@@ -33,15 +35,18 @@ def test_the_recipe_for_so_many(n: int, dim: int, memory_bytes: int | None, fact
 
 
 def test_every_recipe_that_is_chosen_can_be_built_of_so_many() -> None:
-    for dim in (64, 100, 256, 512, 1280, 2048):
+    for dim in (64, 100, 256, 511, 512, 1280, 2048):
         for n in (10_000, 60_000, 200_000, 3_000_000):
-            chosen = choose_recipe(n, dim).factory
-            assert read_recipe(chosen, n, dim).factory == chosen
+            chosen = choose_recipe(n, dim)
+            assert read_recipe(chosen.factory, n, dim).factory == chosen.factory
+            if chosen.factory != EXACT:
+                less = choose_recipe(n, dim, memory_bytes=chosen.memory_bytes - 1).factory
+                assert read_recipe(less, n, dim).factory == less != chosen.factory
 
 
 def test_a_memory_that_nothing_fits_into_is_refused_with_what_is_needed() -> None:
     with pytest.raises(
-        RecipeError, match=r"memory of 1000000 bytes given, 1000000 vectors of 256 values need 44194304 "
+        RecipeError, match=r"memory of 1000000 bytes given, 1000000 vectors of 256 values need 41310720 "
     ):
         choose_recipe(1_000_000, 256, memory_bytes=10**6)
 
