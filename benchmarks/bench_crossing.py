@@ -40,12 +40,13 @@ def crossing(one: OpenSegment, queries: Any, share: float) -> dict[str, float]:
     effort, pool = approximation.file.tuning
     tuning = Tuning(math.ceil(effort * len(one.segment.ids) / max(1, count)), pool)
     found = approximation.search(queries, K, tuning, rows)
-    true = OpenSegment(one.segment, one.removed).search(queries, K, allowed)
+    compared = OpenSegment(one.segment, one.removed)
+    true = compared.search(queries, K, allowed)
     singles = [queries[row : row + 1] for row in range(TIMED)]
     first, exact = median_ms(
         [
             lambda: [approximation.search(query, K, tuning, rows) for query in singles],
-            lambda: [one.segment.search(query, K, allowed.by_id) for query in singles],
+            lambda: [compared.search(query, K, allowed) for query in singles],
         ]
     )
     lists = {} if approximation.lists is None else {f"{share:g}_of_lists": tuning.effort / approximation.lists}

@@ -14,7 +14,8 @@ from indexer.segments import Segment, all_but, only
 from indexer.vectors import NO_ID, Ids, Mask, Neighbors, Vectors, is_marked, rows_of
 
 # From where comparing all that may be found, one by one, takes no longer (`bench_crossing.py`, 200,000 vectors: lists
-# cross at 0.4 of them, a graph at a share of 0.025; of random pictures, so with some distance for those that are not).
+# of two bits a value cross near 0.5 of them, of a byte near 0.2, a graph at a share of 0.03; of random pictures, so
+# with some distance for those that are not).
 _MOST_OF_LISTS = 0.4
 _LEAST_OF_GRAPH = 0.05
 _MOST_POOLED = 0.1  # of the rows, that are scored again: a bound, not a measurement
