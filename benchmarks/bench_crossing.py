@@ -22,6 +22,7 @@ from common import record
 from embeddings import QUERIES, more_like, real_embeddings
 from indexer.approximation import Tuning
 from indexer.open_segment import Allowed, OpenSegment
+from indexer.segments import only
 from indexer.settings import SearchSettings
 from retrieval.threads import usable_cores
 
@@ -36,7 +37,8 @@ def crossing(one: OpenSegment, queries: Any, share: float) -> dict[str, float]:
     assert approximation is not None
     mask = np.random.default_rng(0).random(int(one.segment.ids[-1]) + 1) < share
     allowed = Allowed(mask)
-    rows, count = allowed.rows(one.segment.ids)
+    of_rows = allowed.among(one.segment.ids)
+    rows, count = only(of_rows), np.count_nonzero(of_rows)
     effort, pool = approximation.file.tuning
     tuning = Tuning(math.ceil(effort * len(one.segment.ids) / max(1, count)), pool)
     found = approximation.search(queries, K, tuning, rows)

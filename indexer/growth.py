@@ -21,7 +21,7 @@ from indexer.open_segment import Allowed, OpenSegment, tuning_for
 from indexer.rescoring import score_again
 from indexer.segments import only, with_threads
 from indexer.tail import Tail
-from indexer.vectors import Ids, Mask, Neighbors, Vectors, is_marked, rows_of
+from indexer.vectors import Ids, Mask, Neighbors, Vectors, rows_of
 
 _log = logging.getLogger(__name__)
 _LEAST_TO_BEGIN = 1024  # newcomers: fewer are compared in no time, and the lists take memory
@@ -76,8 +76,7 @@ class Growth:
         if not has_more:
             has_more = lists.take_tail(tail)
         is_visible = lists.visible_in(before, base, removed)
-        rest = tail.only(tail.ids[~rows_of(lists.ids, tail.ids)[0] & ~tail.is_removed])
-        return Grown(lists, lists.ids, is_visible, tuple(left), rest, has_more)
+        return Grown(lists, lists.ids, is_visible, tuple(left), tail.outside(lists.ids), has_more)
 
 
 def _base_and_others(segments: Sequence[OpenSegment]) -> tuple[OpenSegment | None, list[OpenSegment]]:
@@ -119,7 +118,7 @@ class Grown:
             None where the lists find fewer than k, or take longer than to compare all that may be found.
         """
         if allowed is not None:
-            way = self._way(k, *_selected(self.is_visible & is_marked(allowed.mask, self.ids)))
+            way = self._way(k, *_selected(self.is_visible & allowed.among(self.ids)))
         else:
             way = self._usual_way if k <= RECALL_K else self._way(k, *self._all)
         if way is None:

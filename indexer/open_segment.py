@@ -70,16 +70,17 @@ class OpenSegment:
         """(Q, k) rows in place of ids; None where comparing all vectors takes no longer."""
         if self.approximation is None:
             return None
-        rows, count = self._kept if allowed is None else allowed.rows(self.segment.ids)
+        rows = None if allowed is None else allowed.among(self.segment.ids)
+        count = self.images if rows is None else np.count_nonzero(rows)
         tuning = tuning_for(self.approximation, count / len(self.segment.ids), k)
         if tuning is None:
             return None
-        return self.approximation.search(queries, k, tuning, rows)
+        return self.approximation.search(queries, k, tuning, self._kept if rows is None else only(rows))
 
     def _exact(self, queries: Vectors, k: int, allowed: "Allowed | None") -> Neighbors:
         if allowed is None:
             return self.segment.search(queries, k, all_but(self.removed) if self.removed.size else None)
-        rows = np.flatnonzero(is_marked(allowed.mask, self.segment.ids))
+        rows = np.flatnonzero(allowed.among(self.segment.ids))
         if len(rows) > _MOST_COPIED * len(self.segment.ids):
             return self.segment.search(queries, k, allowed.by_id)
         if not rows.size:
@@ -87,11 +88,9 @@ class OpenSegment:
         return self.segment.search_rows(queries, k, rows)
 
     @cached_property
-    def _kept(self) -> tuple[Any, int]:
-        """A selector of the rows that are not removed, and how many these are."""
-        if not self.removed.size:
-            return None, len(self.segment.ids)
-        return all_but(rows_of(self.segment.ids, self.removed)[1]), self.images
+    def _kept(self) -> Any:
+        """A selector of the rows that are not removed; None: none is."""
+        return all_but(rows_of(self.segment.ids, self.removed)[1]) if self.removed.size else None
 
     def _is_kept(self, rows: NDArray[np.int64]) -> Mask:
         """Of rows, whether their pictures are not removed."""
@@ -113,14 +112,13 @@ class Allowed:
         """A selector of ids."""
         return only(self.mask)
 
-    def rows(self, ids: Ids) -> tuple[Any, int]:
-        """A selector of the rows of a segment with these ids, and how many are allowed."""
-        of_rows = is_marked(self.mask, ids)
-        return only(of_rows), int(np.count_nonzero(of_rows))
+    def among(self, ids: Ids) -> Mask:
+        """(N,) of ascending ids, which are allowed."""
+        return is_marked(self.mask, ids)
 
     def share_of(self, ids: Ids) -> float:
         """Of a segment with these ids, about what share of the rows is allowed."""
-        return float(np.mean(is_marked(self.mask, ids[:: max(1, len(ids) // _SAMPLE)])))
+        return float(np.mean(self.among(ids[:: max(1, len(ids) // _SAMPLE)])))
 
     def passing(self, ids: Ids) -> PassesRows:
         """Of rows of a segment with these ids, which are allowed."""

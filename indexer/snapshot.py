@@ -165,9 +165,8 @@ def _advance(current: Snapshot, connection: sqlite3.Connection, generation: int)
     segments = [_with_removed(one, removed) for one in current.segments]
     segments += _freshly_opened(opened, connection, is_first=not segments)
     tail = current.tail.without(removed) if removed.size else current.tail
-    if opened and tail.ids.size:
-        is_sealed = np.any([rows_of(segment.ids, tail.ids)[0] for segment in opened], axis=0)
-        tail = tail.only(tail.ids[~is_sealed & ~tail.is_removed])
+    for segment in opened:
+        tail = tail.outside(segment.ids)
     ids, vectors = _rows_added_since(current, connection)
     tail = tail.extended(ids, vectors) if ids.size else tail
 

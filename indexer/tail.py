@@ -79,6 +79,12 @@ class Tail:
         chosen = np.isin(self.ids, kept)
         return Tail.of(self.ids[chosen], self.vectors[chosen])
 
+    def outside(self, held: Ids) -> "Tail":
+        """A tail of its own memory without the rows whose ids are among ascending ones, none of the others removed."""
+        if not self.ids.size:
+            return self
+        return self.only(self.ids[~rows_of(held, self.ids)[0] & ~self.is_removed])
+
     def vectors_of(self, ids: Ids) -> tuple[Mask, Vectors]:
         """(N,) which of N ids are here, and the (M, D) vectors of those."""
         is_here, rows = rows_of(self.ids, ids)
